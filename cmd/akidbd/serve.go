@@ -1,0 +1,173 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"net"
+	"os"
+	"os/signal"
+	"path/filepath"
+	"strings"
+	"syscall"
+
+	"github.com/spf13/cobra"
+	"golang.org/x/term"
+
+	"github.com/akidb/akidbd/internal/config"
+	"github.com/akidb/akidbd/internal/daemon"
+	"github.com/akidb/akidbd/internal/infer/ort"
+	"github.com/akidb/akidbd/internal/telemetry"
+)
+
+// defaultConfig is read when it is there and no other file is named.
+const defaultConfig = "/etc/akidbd/akidbd.yaml"
+
+// configFlags choose the configuration: of serve and check-config.
+type configFlags struct {
+	file   string
+	models []string
+}
+
+func (f *configFlags) add(cmd *cobra.Command) {
+	cmd.Flags().StringVarP(&f.file, "config", "c", os.Getenv("AKIDB_CONFIG"), "configuration file (default "+defaultConfig+" when it exists; or $AKIDB_CONFIG)")
+	cmd.Flags().StringArrayVarP(&f.models, "model", "m", nil, "serve the model in a directory, as NAME=DIR, besides the configured ones; may be repeated")
+	_ = cmd.MarkFlagFilename("config", "yaml", "yml")
+}
+
+// path is the file to read, "" for none.
+func (f *configFlags) path() string {
+	if f.file != "" {
+		return f.file
+	}
+	if _, err := os.Stat(defaultConfig); err == nil {
+		return defaultConfig
+	}
+	return ""
+}
+
+// load reads file, environment and flags.
+func (f *configFlags) load() (*config.Config, error) {
+	cfg, err := config.Load(f.path(), os.Environ())
+	if err != nil {
+		return nil, &exitError{exitConfig, err}
+	}
+	for _, m := range f.models {
+		name, dir, ok := strings.Cut(m, "=")
+		if !ok {
+			name, dir = strings.ToLower(filepath.Base(m)), m
+		}
+		cfg.Models = append(cfg.Models, config.Model{Name: name, Path: dir, Precision: "fp32"})
+	}
+	if err := cfg.Validate(); err != nil {
+		return nil, &exitError{exitConfig, err}
+	}
+	if cfg.Admin.Socket == "" {
+		cfg.Admin.Socket = config.DefaultAdminSocket(os.Getenv, os.Getuid())
+	}
+	return cfg, nil
+}
+
+func serveCommand() *cobra.Command {
+	var flags configFlags
+	cmd := &cobra.Command{
+		Use:   "serve",
+		Short: "Serve embeddings until SIGTERM",
+		Long: "Serves embeddings until SIGTERM or SIGINT, then drains: readiness turns to 503, drain_delay passes, what was\n" +
+			"accepted is answered. A second signal ends at once. SIGHUP reads the configuration again.\n" +
+			"Exit code 78: the configuration or the ONNX Runtime library must be mended before a restart helps.",
+		Args: cobra.NoArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			cfg, err := flags.load()
+			if err != nil {
+				return err
+			}
+			return serve(cmd.Context(), cfg, &flags, cmd.ErrOrStderr())
+		},
+	}
+	flags.add(cmd)
+	return cmd
+}
+
+func serve(ctx context.Context, cfg *config.Config, flags *configFlags, w io.Writer) error {
+	build := telemetry.ReadBuild(version)
+	tel := telemetry.New(telemetry.Config{Level: cfg.Log.SlogLevel(), Format: cfg.Log.Format, Build: build}, w)
+	path, err := ort.FindLibrary(cfg.Engine.LibraryPath)
+	if err != nil {
+		return &exitError{exitConfig, err}
+	}
+	runtime, err := ort.Load(path, tel.Logger)
+	if err != nil {
+		return &exitError{exitConfig, err}
+	}
+	tel.Logger.Info("onnx runtime loaded", "path", runtime.Path, "version", runtime.Version)
+
+	d, err := daemon.New(daemon.Options{
+		Config: cfg, ConfigFile: flags.path(), Load: flags.load, Open: runtime.Open, Telemetry: tel, Version: build.Version,
+	})
+	if err != nil {
+		return err
+	}
+	base := ctx
+	ctx, cancel := withSignals(base, tel.Logger, func() {
+		if _, err := d.Reload(base); err != nil {
+			tel.Logger.Error("configuration not reloaded, the old one stays", "err", err)
+		}
+	})
+	defer cancel()
+	if f, ok := w.(*os.File); ok && term.IsTerminal(int(f.Fd())) {
+		go greet(ctx, w, d)
+	}
+	err = d.Run(ctx)
+	return errors.Join(err, runtime.Close(), tel.Shutdown(context.WithoutCancel(ctx)))
+}
+
+// withSignals ends the context at SIGTERM or SIGINT, and the process at the second; SIGHUP reloads.
+func withSignals(ctx context.Context, log *slog.Logger, reload func()) (context.Context, context.CancelFunc) {
+	ctx, cancel := context.WithCancel(ctx)
+	signals := make(chan os.Signal, 4)
+	signal.Notify(signals, syscall.SIGTERM, syscall.SIGINT, syscall.SIGHUP)
+	go func() {
+		for s := range signals {
+			switch {
+			case s == syscall.SIGHUP:
+				reload()
+			case ctx.Err() != nil:
+				log.Warn("second signal: ending without a drain", "signal", s.String())
+				os.Exit(exitFailure)
+			default:
+				log.Info("stopping", "signal", s.String())
+				cancel()
+			}
+		}
+	}()
+	return ctx, cancel
+}
+
+// greet tells a person at a terminal what to try once the models are loaded.
+func greet(ctx context.Context, w io.Writer, d *daemon.Daemon) {
+	select {
+	case <-ctx.Done():
+		return
+	case <-d.Loaded():
+	}
+	addrs := d.Addrs()
+	if len(addrs) == 0 || !d.Health().Ready {
+		return
+	}
+	_, port, err := net.SplitHostPort(addrs[0].String())
+	if err != nil {
+		return
+	}
+	fmt.Fprintf(w, `
+  akidbd answers on :%[1]s. Try, in another terminal:
+
+    curl -s localhost:%[1]s/api/v1/embed -d '{"text": "Hello world"}'
+    curl -s localhost:%[1]s/v1/embeddings -d '{"model": "default", "input": "Hello world"}'
+    akidbd embed "a cat on the mat" "a kitten on the rug"
+    akidbd status
+
+`, port)
+}

@@ -1,0 +1,37 @@
+package config
+
+import "time"
+
+// Default is the configuration of a node whose file says nothing. It is valid; a new value each time.
+func Default() *Config {
+	return &Config{
+		Node:   Node{Region: "local"},
+		Listen: []Listen{{Address: ":8080", Roles: []string{RolePublic}}},
+		Log:    Log{Level: "info", Format: "json"},
+		Engine: Engine{
+			Providers:   []string{"cpu"},
+			BatchTokens: 256,
+			QueueTokens: 65536,
+			LengthRatio: 0.7,
+			Wide:        "auto",
+			RunTimeout:  Duration(30 * time.Second),
+			LoadTimeout: Duration(10 * time.Minute),
+		},
+		API: API{
+			Deadline:      Duration(10 * time.Second),
+			MaxBody:       8 << 20,
+			MaxInputs:     2048,
+			MaxInputBytes: 1 << 20,
+			RetryAfter:    Duration(time.Second),
+		},
+		StateDir:     "/var/lib/akidbd",
+		CacheDir:     "/var/cache/akidbd",
+		DrainDelay:   Duration(5 * time.Second),
+		DrainTimeout: Duration(20 * time.Second),
+	}
+}
+
+// setDefaults fills a list entry before the file's keys are put over it.
+func (l *Listen) setDefaults() { l.Roles = []string{RolePublic} }
+
+func (m *Model) setDefaults() { m.Precision = "fp32" }

@@ -1,0 +1,179 @@
+// Package daemon wires one node: it alone sees the whole. Everything is made in New, in one straight line, and
+// lives in Run as stages that start in order and stop in reverse. It owns no flags and no signals; everything
+// in it can run twice in one process.
+package daemon
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net"
+	"os"
+	"path/filepath"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/akidb/akidbd/internal/api"
+	"github.com/akidb/akidbd/internal/api/admin"
+	"github.com/akidb/akidbd/internal/config"
+	"github.com/akidb/akidbd/internal/infer"
+	"github.com/akidb/akidbd/internal/node"
+	"github.com/akidb/akidbd/internal/router"
+	"github.com/akidb/akidbd/internal/store"
+	"github.com/akidb/akidbd/internal/telemetry"
+)
+
+// Options is what the machine gives the node.
+type Options struct {
+	Config     *config.Config
+	ConfigFile string // where Config came from, for status; "" when there is none
+	// Load reads the configuration again, for a reload. nil: a reload is refused.
+	Load      func() (*config.Config, error)
+	Open      infer.Open // the real backend
+	Telemetry *telemetry.Telemetry
+	Version   string
+}
+
+// Daemon is one node.
+type Daemon struct {
+	opt     Options
+	cfg     atomic.Pointer[config.Config] // changes with a reload
+	log     *slog.Logger
+	self    node.Info
+	started time.Time
+
+	store     *store.Store
+	engine    *infer.Engine
+	api       *api.API
+	server    *api.Server
+	admin     *admin.Server
+	listeners []net.Listener
+
+	state  atomic.Pointer[node.State]
+	loaded chan struct{} // closed when every configured model was tried once
+
+	reloading sync.Mutex // held while models are brought in
+	metrics   metrics
+}
+
+// New makes the node and binds its listeners, so that what cannot be had is said at once. Run must follow.
+func New(opt Options) (d *Daemon, err error) {
+	cfg := opt.Config
+	name, err := cfg.NodeName(os.Hostname)
+	if err != nil {
+		return nil, err
+	}
+	d = &Daemon{
+		opt: opt, log: opt.Telemetry.Logger, started: time.Now(), loaded: make(chan struct{}),
+		metrics: newMetrics(opt.Telemetry.Registry),
+		self:    node.Info{ID: node.ID(name), Region: cfg.Node.Region, Zone: cfg.Node.Zone, Labels: cfg.Node.Labels},
+	}
+	d.cfg.Store(cfg)
+	d.setState(node.Starting)
+	defer func() {
+		if err != nil {
+			err = errors.Join(err, d.close())
+		}
+	}()
+	if d.store, err = store.Open(filepath.Join(cfg.StateDir, "models")); err != nil {
+		return nil, err
+	}
+	if d.engine, err = infer.New(engineConfig(opt)); err != nil {
+		return nil, err
+	}
+	r := router.New(router.Config{Self: d.self, Registerer: opt.Telemetry.Registry}, d.engine)
+	if d.api, err = api.New(d.apiConfig(cfg), r, d); err != nil {
+		return nil, err
+	}
+	d.server = d.newServer(cfg)
+	if err := d.listen(); err != nil {
+		return nil, err
+	}
+	d.admin, err = d.newAdmin(cfg)
+	return d, err
+}
+
+func (d *Daemon) listen() error {
+	for _, l := range d.opt.Config.Listen {
+		ln, err := net.Listen("tcp", l.Address)
+		if err != nil {
+			return fmt.Errorf("listen.address %s: %w", l.Address, err)
+		}
+		d.listeners = append(d.listeners, ln)
+	}
+	return nil
+}
+
+// close undoes New.
+func (d *Daemon) close() error {
+	var errs []error
+	for _, ln := range d.listeners {
+		if err := ln.Close(); !errors.Is(err, net.ErrClosed) {
+			errs = append(errs, err)
+		}
+	}
+	if d.store != nil {
+		errs = append(errs, d.store.Close())
+	}
+	return errors.Join(errs...)
+}
+
+// Addrs are the addresses of the listeners, in the order of the configuration.
+func (d *Daemon) Addrs() []net.Addr {
+	addrs := make([]net.Addr, len(d.listeners))
+	for i, ln := range d.listeners {
+		addrs[i] = ln.Addr()
+	}
+	return addrs
+}
+
+// Loaded is closed when every configured model was tried once, with or without success.
+func (d *Daemon) Loaded() <-chan struct{} { return d.loaded }
+
+// Run serves until ctx ends, then drains: readiness turns to 503, drain_delay passes for load balancers to
+// notice, requests in flight are answered, the rest stops.
+func (d *Daemon) Run(ctx context.Context) error {
+	d.log.Info("node starts", "node", d.self.ID, "region", d.self.Region, "version", d.opt.Version, "pid", os.Getpid())
+	grace := func() time.Duration {
+		cfg := d.cfg.Load()
+		return time.Duration(cfg.DrainDelay+cfg.DrainTimeout) + stopGrace
+	}
+	err := runStages(ctx, d.log, grace,
+		stage{"engine", d.runEngine},
+		stage{"admin", d.runAdmin},
+		stage{"api", d.runAPI},
+		stage{"api keys", d.runKeys},
+		stage{"drain", d.runDrain},
+		stage{"models", d.runModels},
+	)
+	err = errors.Join(err, d.close())
+	d.log.Info("node stopped", "node", d.self.ID)
+	return err
+}
+
+// stopGrace is for what stops after the last request is answered.
+const stopGrace = 5 * time.Second
+
+func (d *Daemon) runEngine(ctx context.Context, ready func()) error {
+	ready()
+	return d.engine.Run(ctx)
+}
+
+func (d *Daemon) runKeys(ctx context.Context, ready func()) error {
+	ready()
+	return d.api.Run(ctx)
+}
+
+// runDrain is there for its stop, which comes before the API's: readiness turns to 503 while the API still
+// serves for its drain_delay.
+func (d *Daemon) runDrain(ctx context.Context, ready func()) error {
+	ready()
+	<-ctx.Done()
+	d.setState(node.Draining)
+	d.log.Info("draining", "delay_seconds", time.Duration(d.cfg.Load().DrainDelay).Seconds())
+	return nil
+}
+
+func (d *Daemon) setState(s node.State) { d.state.Store(&s) }

@@ -1,0 +1,91 @@
+package daemon
+
+import (
+	"fmt"
+	"os"
+	"time"
+
+	"github.com/akidb/akidbd/internal/api"
+	"github.com/akidb/akidbd/internal/embedding"
+	"github.com/akidb/akidbd/internal/node"
+)
+
+// heartbeatLimit is how old the engine's heartbeat may be before the process counts as stuck. The engine beats
+// four times a second, whatever it computes.
+const heartbeatLimit = 10 * time.Second
+
+// Models says what this node serves or tries to.
+func (d *Daemon) Models() []embedding.ModelInfo { return d.engine.Models() }
+
+// Health says how this node is.
+func (d *Daemon) Health() api.Health {
+	h := api.Health{
+		Live: true, Node: string(d.self.ID), Region: d.self.Region, Cluster: d.opt.Config.Node.Cluster, Version: d.opt.Version,
+		Checks: map[string]api.Check{
+			api.CheckS3:          {State: api.CheckDisabled},
+			api.CheckCrossRegion: {State: api.CheckDisabled},
+			api.CheckDatabase:    d.checkStore(),
+		},
+	}
+	if beat := time.Since(d.engine.Heartbeat()); beat > heartbeatLimit {
+		h.Live, h.Reason = false, fmt.Sprintf("the engine's last heartbeat is %v old", beat.Round(time.Second))
+	}
+	serving, reason := d.serving()
+	h.Checks[api.CheckModelCache] = api.Check{State: api.CheckOK}
+	if reason != "" {
+		h.Checks[api.CheckModelCache] = api.Check{State: api.CheckFailing, Reason: reason}
+	}
+	switch state := *d.state.Load(); {
+	case !h.Live:
+	case state == node.Draining:
+		h.Reason = "draining: this node is shutting down"
+	case !serving:
+		h.Reason = reason
+	case state == node.Ready:
+		h.Ready = true
+	default:
+		h.Reason = "starting: not all models are loaded"
+	}
+	h.Status = status(h, serving)
+	return h
+}
+
+// status: a node that still answers is at worst degraded, so that a load balancer which looks at /health keeps
+// it.
+func status(h api.Health, serving bool) api.HealthStatus {
+	if !h.Live || !serving {
+		return api.Unhealthy
+	}
+	for _, c := range h.Checks {
+		if c.State == api.CheckFailing {
+			return api.Degraded
+		}
+	}
+	return api.Healthy
+}
+
+// serving says whether one model at least answers, and names the first that does not.
+func (d *Daemon) serving() (ok bool, reason string) {
+	models := d.engine.Models()
+	if len(models) == 0 {
+		return false, "no model is configured: set models in the configuration"
+	}
+	for _, m := range models {
+		switch {
+		case m.State == embedding.ModelReady:
+			ok = true
+		case reason == "" && m.Reason != "":
+			reason = fmt.Sprintf("model %s: %s", m.Model.Name, m.Reason)
+		case reason == "":
+			reason = fmt.Sprintf("model %s is %s", m.Model.Name, m.State)
+		}
+	}
+	return ok, reason
+}
+
+func (d *Daemon) checkStore() api.Check {
+	if _, err := os.Stat(d.opt.Config.StateDir); err != nil {
+		return api.Check{State: api.CheckFailing, Reason: "state_dir: " + err.Error()}
+	}
+	return api.Check{State: api.CheckOK}
+}

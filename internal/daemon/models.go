@@ -1,0 +1,79 @@
+package daemon
+
+import (
+	"context"
+	"slices"
+	"time"
+
+	"github.com/akidb/akidbd/internal/config"
+	"github.com/akidb/akidbd/internal/infer"
+	"github.com/akidb/akidbd/internal/node"
+)
+
+func engineConfig(opt Options) infer.Config {
+	c := opt.Config.Engine
+	return infer.Config{
+		Open:        opt.Open,
+		Options:     infer.Options{Providers: c.Providers, Threads: c.Threads, CacheDir: opt.Config.CacheDir},
+		BatchTokens: c.BatchTokens, QueueTokens: c.QueueTokens, LengthRatio: c.LengthRatio, Wide: infer.WideMode(c.Wide),
+		RunTimeout: time.Duration(c.RunTimeout), LoadTimeout: time.Duration(c.LoadTimeout),
+		Linger: time.Duration(opt.Config.API.Deadline),
+		Logger: opt.Telemetry.Logger, Registerer: opt.Telemetry.Registry,
+	}
+}
+
+func (d *Daemon) runModels(ctx context.Context, ready func()) error {
+	ready()
+	if err := d.loadModels(ctx); err != nil {
+		return err
+	}
+	<-ctx.Done()
+	return nil
+}
+
+// loadModels brings the configured models into the engine, one after the other. The node is Ready when each was
+// tried and one answers; a model that fails leaves the others serving.
+func (d *Daemon) loadModels(ctx context.Context) error {
+	d.reloading.Lock() // a reload waits for the first load
+	defer d.reloading.Unlock()
+	cfg := d.cfg.Load()
+	for _, m := range cfg.Models {
+		if err := d.engine.Announce(m.Name, settings(cfg, m)); err != nil {
+			return err
+		}
+	}
+	for _, m := range cfg.Models {
+		if err := d.install(ctx, cfg, m); err != nil && ctx.Err() == nil {
+			d.log.Error("model is not served", "model", m.Name, "path", m.Path, "err", err)
+		}
+	}
+	if ctx.Err() == nil {
+		d.setState(node.Ready)
+		close(d.loaded)
+	}
+	return nil
+}
+
+// install copies a model into the store, where nobody else writes, and serves it from there.
+func (d *Daemon) install(ctx context.Context, cfg *config.Config, m config.Model) error {
+	started := time.Now()
+	entry, err := d.store.Import(ctx, m.Name, m.Path, nil)
+	if err != nil {
+		d.engine.Fail(m.Name, err)
+		return err
+	}
+	d.log.Debug("model is in the store", "model", entry.Model, "dir", entry.Dir, "bytes", entry.Bytes, "seconds", time.Since(started).Seconds())
+	entry.Model.Precision = m.Precision
+	return d.engine.Install(ctx, entry.Model, entry.Dir, settings(cfg, m))
+}
+
+func settings(cfg *config.Config, m config.Model) infer.Settings {
+	aliases := slices.Clone(m.Aliases)
+	if cfg.DefaultModel() == m.Name && m.Name != infer.DefaultModel && !slices.Contains(aliases, infer.DefaultModel) {
+		aliases = append(aliases, infer.DefaultModel)
+	}
+	return infer.Settings{
+		Aliases: aliases, Pooling: m.Pooling, MaxTokens: m.MaxTokens, Normalize: m.Normalize, Truncate: m.Truncate,
+		Precision: m.Precision, Prompts: m.Prompts, DefaultPrompt: m.DefaultPrompt,
+	}
+}

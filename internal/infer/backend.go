@@ -1,0 +1,78 @@
+package infer
+
+import (
+	"context"
+
+	"github.com/akidb/akidbd/internal/embedding"
+	"github.com/akidb/akidbd/internal/infer/modeldir"
+)
+
+// Artifact is a verified model on disk, ready to be opened by a Backend.
+type Artifact struct {
+	Dir   string        // model directory in the node's own store; never written by others while open
+	Graph string        // path of the ONNX graph, absolute
+	Spec  modeldir.Spec // what config.json and its neighbours say
+	Model embedding.Model
+}
+
+// Caps is what an opened Backend can do. It does not change while the Backend is open.
+type Caps struct {
+	Provider   string // execution provider in use: "cpu", "cuda" or "tensorrt"
+	Lanes      int    // calls of Run that gain from running at once, >= 1
+	MaxTokens  int    // padded tokens (rows x longest row) of one Run, >= Spec.MaxTokens
+	Wide       bool   // Run obeys Batch.Wide: one call may use all cores
+	Dimensions int    // length of a pooled vector
+}
+
+// Batch is token rows that are computed together. It is plain data: it fits over a socket.
+type Batch struct {
+	Rows [][]int32 // ids per input, specials included, not padded, each of 1 to Spec.MaxTokens
+	Wide bool      // use all cores for this one; ignored without Caps.Wide
+}
+
+// PaddedTokens is rows x longest row: what the batch costs.
+func (b Batch) PaddedTokens() int {
+	longest := 0
+	for _, r := range b.Rows {
+		longest = max(longest, len(r))
+	}
+	return longest * len(b.Rows)
+}
+
+// Output answers a Batch: one pooled vector per row, not normalized.
+type Output struct {
+	Vectors [][]float32
+}
+
+// Backend turns token batches into pooled vectors: ONNX Runtime in this process (infer/ort), or anything
+// else that passes backendtest.Conformance.
+//
+//   - Run is safe for concurrent use; it returns when the computation ended, and after ctx ends it aborts the
+//     computation if it can and returns ctx's error. It does not keep Batch or its rows after it returned.
+//   - A Run that fails hits its own batch only; other calls go on.
+//   - Done is closed when the backend is lost for good: every call in flight and after fails.
+//   - Close waits for calls in flight, frees everything and closes Done. Calling it again does nothing.
+type Backend interface {
+	Caps() Caps
+	Run(ctx context.Context, b Batch) (Output, error)
+	Done() <-chan struct{}
+	Close() error
+}
+
+// Open opens an Artifact. ctx bounds the opening only.
+type Open func(ctx context.Context, a Artifact, opt Options) (Backend, error)
+
+// Options tunes a Backend; the zero value serves on the CPU with all cores.
+type Options struct {
+	Providers []string // execution providers in order of preference; empty means cpu
+	Threads   int      // cores to use; 0 means what the cgroup and the affinity mask give
+	CacheDir  string   // for TensorRT's engines; "" means none are kept
+	Precision string   // "fp32" or "fp16" where the provider can; "" means fp32
+}
+
+// Names of execution providers.
+const (
+	ProviderCPU      = "cpu"
+	ProviderCUDA     = "cuda"
+	ProviderTensorRT = "tensorrt"
+)

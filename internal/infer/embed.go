@@ -1,0 +1,311 @@
+package infer
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"strings"
+	"time"
+
+	"github.com/akidb/akidbd/internal/embedding"
+	"github.com/akidb/akidbd/internal/infer/pooling"
+)
+
+// A call is one Embed that waits for its items. Engine.mu guards it until done is closed.
+type call struct {
+	items   []*item // by input; inputs with the same ids share one
+	vectors [][]float32
+	left    int // inputs not answered yet
+	err     error
+	done    chan struct{} // closed when left is 0 or err is set
+	queue   time.Duration // longest wait
+	run     time.Duration // longest run
+}
+
+func (c *call) settled() bool { return c.left == 0 || c.err != nil }
+
+// Embed answers one vector per input. It refuses at once what it cannot take (overloaded, model_not_found,
+// invalid, unprocessable) and returns when all inputs are answered, one failed, or ctx ended; then what it left
+// behind stops using the queue.
+func (e *Engine) Embed(ctx context.Context, req embedding.Request) (embedding.Result, error) {
+	if len(req.Inputs) == 0 {
+		return embedding.Result{}, embedding.Errorf(embedding.CodeInvalid, "no input: give at least one text")
+	}
+	in, err := e.acquire(req.Model)
+	if err != nil {
+		return embedding.Result{}, err
+	}
+	defer e.release(in)
+
+	dims, err := in.dimensions(req.Dimensions)
+	if err != nil {
+		return embedding.Result{}, err
+	}
+	res := embedding.Result{Model: in.artifact.Model}
+	started := time.Now()
+	rows, err := in.tokenize(req, &res)
+	if err != nil {
+		return embedding.Result{}, err
+	}
+	res.Timing.Tokenize = time.Since(started)
+	e.metrics.tokenize.Observe(res.Timing.Tokenize.Seconds())
+
+	c, err := e.submit(ctx, in, rows)
+	if err != nil {
+		return embedding.Result{}, err
+	}
+	select {
+	case <-c.done:
+	case <-ctx.Done():
+		e.abandon(c, context.Cause(ctx))
+	}
+	if c.err != nil {
+		return embedding.Result{}, c.err
+	}
+	res.Timing.Queue, res.Timing.Run = c.queue, c.run
+	res.Vectors = in.finish(c, dims, req.Normalize)
+	return res, nil
+}
+
+// dimensions checks the asked number against what the model has.
+func (in *instance) dimensions(asked int) (int, error) {
+	if asked == 0 {
+		return in.caps.Dimensions, nil
+	}
+	if asked < 0 || asked > in.caps.Dimensions {
+		return 0, &embedding.Error{Code: embedding.CodeUnprocessable, Param: "dimensions", Message: fmt.Sprintf(
+			"dimensions is %d, model %s has 1 to %d", asked, in.artifact.Model.Name, in.caps.Dimensions)}
+	}
+	return asked, nil
+}
+
+// tokenize turns the inputs into rows and notes counts and cuts in res.
+func (in *instance) tokenize(req embedding.Request, res *embedding.Result) ([][]int32, error) {
+	prompt, err := in.prompt(req.PromptName)
+	if err != nil {
+		return nil, err
+	}
+	truncate := in.truncate
+	if req.Truncate != nil {
+		truncate = *req.Truncate
+	}
+	rows := make([][]int32, len(req.Inputs))
+	res.Tokens = make([]int, len(req.Inputs))
+	for i, input := range req.Inputs {
+		ids, full := input.Tokens, len(input.Tokens)
+		if ids == nil {
+			enc := in.tokenizer.Encode(prompt+input.Text, in.maxTokens)
+			ids, full = enc.IDs, enc.Full
+		} else if err := in.checkIDs(i, ids); err != nil {
+			return nil, err
+		}
+		if full > in.maxTokens {
+			if !truncate {
+				return nil, &embedding.Error{Code: embedding.CodeUnprocessable, Param: "input", Message: fmt.Sprintf(
+					"input %d has %d tokens, model %s takes %d: shorten it or let it be cut with truncate",
+					i, full, in.artifact.Model.Name, in.maxTokens)}
+			}
+			if res.Truncated == nil {
+				res.Truncated = make([]int, len(req.Inputs))
+			}
+			ids = ids[:min(len(ids), in.maxTokens)]
+			res.Truncated[i] = full - len(ids)
+		}
+		rows[i], res.Tokens[i] = ids, len(ids)
+	}
+	return rows, nil
+}
+
+func (in *instance) prompt(name string) (string, error) {
+	if name == "" {
+		name = in.defaultPrompt
+		if name == "" {
+			return "", nil
+		}
+	}
+	p, ok := in.prompts[name]
+	if !ok {
+		known := "it has none"
+		if len(in.prompts) > 0 {
+			known = "it has " + strings.Join(in.promptNames(), ", ")
+		}
+		return "", &embedding.Error{Code: embedding.CodeUnprocessable, Param: "prompt_name", Message: fmt.Sprintf(
+			"model %s has no prompt %q: %s", in.artifact.Model.Name, name, known)}
+	}
+	return p, nil
+}
+
+func (in *instance) checkIDs(i int, ids []int32) error {
+	bad := func(format string, args ...any) error {
+		return &embedding.Error{Code: embedding.CodeUnprocessable, Param: "input", Message: fmt.Sprintf(format, args...)}
+	}
+	if len(ids) == 0 {
+		return bad("input %d has no token ids", i)
+	}
+	for _, id := range ids {
+		if id < 0 || int(id) >= in.artifact.Spec.Vocab {
+			return bad("input %d has token id %d, model %s has ids 0 to %d",
+				i, id, in.artifact.Model.Name, in.artifact.Spec.Vocab-1)
+		}
+	}
+	return nil
+}
+
+// finish slices and normalizes what the backend pooled. Inputs may share a pooled vector, so each gets a copy.
+func (in *instance) finish(c *call, dims int, normalize *bool) [][]float32 {
+	norm := in.normalize
+	if normalize != nil {
+		norm = *normalize
+	}
+	flat := make([]float32, dims*len(c.vectors))
+	out := make([][]float32, len(c.vectors))
+	for i, v := range c.vectors {
+		out[i] = flat[i*dims : (i+1)*dims : (i+1)*dims]
+		copy(out[i], v)
+		if norm {
+			pooling.Normalize(out[i])
+		}
+	}
+	return out
+}
+
+// submit queues the rows of one request, or refuses them.
+func (e *Engine) submit(ctx context.Context, in *instance, rows [][]int32) (*call, error) {
+	c := &call{
+		items: make([]*item, len(rows)), vectors: make([][]float32, len(rows)),
+		left: len(rows), done: make(chan struct{}),
+	}
+	hashes := make([]uint64, len(rows))
+	for i, ids := range rows {
+		hashes[i] = hashIDs(ids)
+	}
+	now := time.Now()
+
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	if err := e.admit(ctx, in, rows); err != nil {
+		return nil, err
+	}
+	tag := e.vtime
+	for i, ids := range rows {
+		it := in.queue.find(hashes[i], ids)
+		if it != nil {
+			e.metrics.shared.Inc()
+		} else {
+			it = &item{in: in, ids: ids, hash: hashes[i], tag: tag, seq: e.seq, enqueued: now}
+			e.seq++
+			in.queue.push(it)
+			e.addQueued(len(ids))
+			tag += uint64(len(ids))
+		}
+		it.waiters = append(it.waiters, waiter{c, i})
+		c.items[i] = it
+	}
+	e.dispatch()
+	return c, nil
+}
+
+// admit says whether the rows may wait. e.mu is held.
+func (e *Engine) admit(ctx context.Context, in *instance, rows [][]int32) error {
+	if e.closed {
+		return embedding.Errorf(embedding.CodeUnavailable, "this node is shutting down")
+	}
+	if in.lost {
+		return embedding.Errorf(embedding.CodeUnavailable, "model %s: %s", in.artifact.Model.Name, in.reason)
+	}
+	if e.queued >= e.cfg.QueueTokens {
+		e.metrics.rejected[rejectQueue].Inc()
+		return embedding.Errorf(embedding.CodeOverloaded,
+			"the queue is full: %d tokens wait, the limit is %d: try again later", e.queued, e.cfg.QueueTokens)
+	}
+	deadline, ok := ctx.Deadline()
+	if !ok {
+		return nil
+	}
+	tokens := 0
+	for _, r := range rows {
+		tokens += len(r)
+	}
+	need, left := e.waitFor(in, tokens), time.Until(deadline)
+	if need > left {
+		e.metrics.rejected[rejectDeadline].Inc()
+		return embedding.Errorf(embedding.CodeOverloaded,
+			"the answer would take about %v, the deadline leaves %v: send fewer texts, give more time or try again later",
+			need.Round(time.Millisecond), left.Round(time.Millisecond))
+	}
+	return nil
+}
+
+// abandon is called when nobody waits for c any more: its queued items leave the queue, its running ones stop
+// being worth finishing. e.mu must not be held.
+func (e *Engine) abandon(c *call, cause error) {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	if c.settled() {
+		return
+	}
+	if errors.Is(cause, context.Canceled) {
+		e.metrics.rejected[rejectCanceled].Inc()
+	} else {
+		e.metrics.rejected[rejectTimeout].Inc()
+	}
+	e.fail(c, embedding.AsError(cause))
+	e.dispatch()
+}
+
+// fail ends c with err and takes it off its items. e.mu is held.
+func (e *Engine) fail(c *call, err error) {
+	c.err = err
+	close(c.done)
+	for i, it := range c.items {
+		kept := it.waiters[:0]
+		for _, w := range it.waiters {
+			if w.call != c {
+				kept = append(kept, w)
+			}
+		}
+		was := len(it.waiters)
+		it.waiters = kept
+		if len(kept) > 0 || was == 0 || c.vectors[i] != nil {
+			continue
+		}
+		if it.run != nil {
+			it.run.leave()
+		} else if it.in.queue.remove(it) {
+			e.addQueued(-len(it.ids))
+		}
+	}
+}
+
+// answer gives an item's result to all who wait for it. e.mu is held.
+func (e *Engine) answer(it *item, r *run, vector []float32, err error) {
+	waiters := it.waiters
+	it.waiters = nil
+	for _, w := range waiters {
+		c := w.call
+		if c.settled() {
+			continue
+		}
+		if r != nil {
+			c.queue = max(c.queue, r.started.Sub(it.enqueued))
+			c.run = max(c.run, r.took)
+		}
+		if err != nil {
+			e.fail(c, err)
+			continue
+		}
+		c.vectors[w.index] = vector
+		if c.left--; c.left == 0 {
+			close(c.done)
+		}
+	}
+}
+
+// hashIDs is FNV-1a over whole ids. A collision costs a missed sharing only: find compares the ids.
+func hashIDs(ids []int32) uint64 {
+	h := uint64(14695981039346656037)
+	for _, id := range ids {
+		h = (h ^ uint64(uint32(id))) * 1099511628211
+	}
+	return h
+}

@@ -1,0 +1,198 @@
+// Package infer is the engine: it turns texts into vectors on this machine. It reads model directories,
+// tokenizes, queues, batches, runs and watches Backends, and swaps model versions without a dropped request.
+// It knows nothing of HTTP, peers or S3.
+//
+// A request lives like this: Embed tokenizes in the caller's goroutine, puts one item per distinct input into
+// the model's queue, and waits. dispatch, called whenever an item comes or a run ends, starts runs while lanes
+// are free. There is no timer: batches form because the lanes are busy.
+package infer
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"runtime"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+
+	"github.com/akidb/akidbd/internal/embedding"
+)
+
+// WideMode says when a run may use all cores.
+type WideMode string
+
+// Modes of Config.Wide.
+const (
+	WideAuto   WideMode = "auto"   // a lone input with nothing else to do
+	WideAlways WideMode = "always" // every run, one after the other: for comparison
+	WideNever  WideMode = "never"  // one core per run
+)
+
+// Config has the engine's knobs. The zero value of a field means its default.
+type Config struct {
+	Open    Open    // opens a model; required
+	Options Options // given to Open; Options.Threads 0 becomes the number of usable cores
+
+	// BatchTokens is the padded tokens one run may hold. Default 256 on the CPU, where larger batches only add
+	// latency (docs/benchmarks.md), and what the backend takes on a GPU.
+	BatchTokens int
+	// QueueTokens is how many tokens may wait. While that many wait, new requests are refused as overloaded; one
+	// request may overshoot it. Default 65,536: about ten seconds of MiniLM on two cores.
+	QueueTokens int
+	// LengthRatio is the least shortest/longest of the rows of one run, 0 < r <= 1: it bounds padding.
+	// Default 0.85.
+	LengthRatio float64
+	Wide        WideMode      // default auto
+	RunTimeout  time.Duration // one run; then it is aborted and, if it will not end, the backend is given up. Default 30 s
+	LoadTimeout time.Duration // opening and warming one model, a TensorRT build included. Default 10 min
+	// Linger is how long a replaced version still answers requests that pin its digest. Default 10 s, one
+	// request deadline.
+	Linger time.Duration
+
+	Logger     *slog.Logger
+	Registerer prometheus.Registerer
+}
+
+func (c *Config) setDefaults() error {
+	if c.Open == nil {
+		return errors.New("infer: Config.Open is required")
+	}
+	if c.Options.Threads <= 0 {
+		c.Options.Threads = runtime.GOMAXPROCS(0) // cgroup- and affinity-aware since Go 1.25
+	}
+	setDefault(&c.QueueTokens, 65536)
+	setDefault(&c.LengthRatio, 0.85)
+	setDefault(&c.Wide, WideAuto)
+	setDefault(&c.RunTimeout, 30*time.Second)
+	setDefault(&c.LoadTimeout, 10*time.Minute)
+	setDefault(&c.Linger, 10*time.Second)
+	if c.LengthRatio < 0 || c.LengthRatio > 1 {
+		return fmt.Errorf("infer: length ratio is %v, must be over 0 and at most 1", c.LengthRatio)
+	}
+	if c.Logger == nil {
+		c.Logger = slog.New(slog.DiscardHandler)
+	}
+	return nil
+}
+
+func setDefault[T comparable](v *T, def T) {
+	var zero T
+	if *v == zero {
+		*v = def
+	}
+}
+
+// Engine serves the models that were installed into it. It is safe for concurrent use.
+type Engine struct {
+	cfg     Config
+	log     *slog.Logger
+	metrics *metrics
+
+	ctx    context.Context // ends when Run ends; every goroutine below belongs to it
+	cancel context.CancelFunc
+	wg     sync.WaitGroup
+	wake   chan struct{} // tells supervise that an instance needs a look
+	beat   atomic.Int64  // Unix nanoseconds of the last round of supervise
+
+	mu        sync.Mutex
+	closed    bool
+	entries   map[string]*entry // by model name
+	aliases   map[string]string // alias to model name
+	instances []*instance       // every open version: current, retired, lost
+	runs      map[*run]struct{}
+	cores     int    // cores that runs on the CPU occupy now
+	wide      int    // wide runs among them
+	vtime     uint64 // start tag of the last head taken, in tokens (queue.go)
+	seq       uint64
+	queued    int // tokens waiting over all queues
+}
+
+// entry is a configured model name: what serves it now, or why nothing does.
+type entry struct {
+	name     string
+	settings Settings
+	current  *instance // nil until the first install succeeded
+	state    embedding.ModelState
+	reason   string
+	reopens  int // consecutive, for the back-off
+}
+
+// New makes an engine without models. Run must be running for it to serve.
+func New(cfg Config) (*Engine, error) {
+	if err := cfg.setDefaults(); err != nil {
+		return nil, err
+	}
+	ctx, cancel := context.WithCancel(context.Background())
+	e := &Engine{
+		cfg: cfg, log: cfg.Logger, metrics: newMetrics(cfg.Registerer),
+		ctx: ctx, cancel: cancel, wake: make(chan struct{}, 1),
+		entries: map[string]*entry{}, aliases: map[string]string{}, runs: map[*run]struct{}{},
+	}
+	e.beat.Store(time.Now().UnixNano())
+	return e, nil
+}
+
+// Heartbeat is when the engine last looked after itself: at most a quarter of a second ago while it is well,
+// whatever it computes.
+func (e *Engine) Heartbeat() time.Time { return time.Unix(0, e.beat.Load()) }
+
+// Run watches the backends until ctx ends, then fails what waits as unavailable, waits for what runs and closes
+// every backend. The caller drains first if requests are to be answered.
+func (e *Engine) Run(ctx context.Context) error {
+	e.supervise(ctx)
+
+	e.mu.Lock()
+	e.closed = true
+	for _, in := range e.instances {
+		e.failQueue(in, embedding.Errorf(embedding.CodeUnavailable, "this node is shutting down"))
+	}
+	instances := e.instances
+	e.instances = nil
+	e.mu.Unlock()
+
+	e.cancel()
+	e.wg.Wait()
+	var errs []error
+	for _, in := range instances {
+		errs = append(errs, in.backend.Close())
+	}
+	return errors.Join(errs...)
+}
+
+// Load is how much waits for a model.
+type Load struct {
+	Inputs int           // waiting or running
+	Tokens int           // waiting
+	Delay  time.Duration // estimated wait of a request that comes now; 0 until a run has been measured
+}
+
+// Loads reports how much waits now, by model name.
+func (e *Engine) Loads() map[string]Load {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	loads := make(map[string]Load, len(e.entries))
+	for _, in := range e.instances {
+		l := loads[in.artifact.Model.Name]
+		l.Inputs += len(in.queue.byLen)
+		l.Tokens += in.queue.tokens
+		l.Delay += e.drainTime(in, in.queue.tokens)
+		loads[in.artifact.Model.Name] = l
+	}
+	for r := range e.runs {
+		l := loads[r.in.artifact.Model.Name]
+		l.Inputs += len(r.items)
+		loads[r.in.artifact.Model.Name] = l
+	}
+	return loads
+}
+
+// Models lists the models that were announced or installed, sorted by name.
+func (e *Engine) Models() []embedding.ModelInfo {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	return e.modelInfos()
+}

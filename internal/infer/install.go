@@ -1,0 +1,324 @@
+package infer
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"math"
+	"os"
+	"path/filepath"
+	"time"
+
+	"github.com/akidb/akidbd/internal/embedding"
+	"github.com/akidb/akidbd/internal/infer/graph"
+	"github.com/akidb/akidbd/internal/infer/modeldir"
+	"github.com/akidb/akidbd/internal/infer/pooling"
+	"github.com/akidb/akidbd/internal/tokenizer"
+)
+
+const (
+	// DefaultModel is the name that requests without a model ask for: an alias of one model.
+	DefaultModel = "default"
+
+	// graphFile is the graph that is built for a directory without one, named for the builder's version so that
+	// a newer one does not trust an older one's file. Names with this prefix are no part of a model's digest.
+	graphFile = "akidb-graph-v1.onnx"
+
+	maxTokenizerBytes = 64 << 20
+	goldenCosine      = 0.999 // of golden.json; room for fp16 against the fp32 it was made with
+)
+
+// Announce makes a model known before it is installed, so that listings show it as loading and requests for it
+// are told so.
+func (e *Engine) Announce(name string, s Settings) error {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	_, err := e.announce(name, s)
+	return err
+}
+
+func (e *Engine) announce(name string, s Settings) (*entry, error) {
+	for _, alias := range s.Aliases {
+		if to, ok := e.aliases[alias]; ok && to != name {
+			return nil, fmt.Errorf("alias %q of model %s already leads to model %s", alias, name, to)
+		}
+	}
+	en := e.entries[name]
+	if en == nil {
+		en = &entry{name: name, state: embedding.ModelLoading}
+		e.entries[name] = en
+	}
+	en.settings = s
+	for alias, to := range e.aliases {
+		if to == name {
+			delete(e.aliases, alias)
+		}
+	}
+	for _, alias := range s.Aliases {
+		e.aliases[alias] = name
+	}
+	return en, nil
+}
+
+// Install serves the model in dir under m.Name: open, warm, golden check, then swap. Whatever fails leaves the
+// version before it serving; without one the model is listed as failed with the reason. The version before
+// finishes what it has and then closes. dir must not change while it is served.
+func (e *Engine) Install(ctx context.Context, m embedding.Model, dir string, s Settings) error {
+	if err := e.Announce(m.Name, s); err != nil {
+		return err
+	}
+	started := time.Now()
+	in, err := e.open(ctx, m, dir, s)
+	if err != nil {
+		e.Fail(m.Name, err)
+		return fmt.Errorf("model %s: %w", m.Name, err)
+	}
+	if err := e.swap(in); err != nil {
+		return errors.Join(err, in.backend.Close())
+	}
+	took := time.Since(started)
+	e.metrics.load.Observe(took.Seconds())
+	e.log.Info("model ready", "model", in.artifact.Model, "provider", in.caps.Provider, "dimensions", in.caps.Dimensions,
+		"max_tokens", in.maxTokens, "pooling", in.artifact.Spec.Pooling, "seconds", took.Seconds())
+	return nil
+}
+
+// Fail notes why an announced model cannot be served. A version that serves is left alone.
+func (e *Engine) Fail(name string, err error) {
+	e.metrics.loadFailures.Inc()
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	if en := e.entries[name]; en != nil && (en.current == nil || en.current.lost) {
+		en.state, en.reason = embedding.ModelFailed, err.Error()
+	}
+}
+
+// Remove stops serving a model. Requests in it are answered; then it closes.
+func (e *Engine) Remove(name string) {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	en := e.entries[name]
+	if en == nil {
+		return
+	}
+	delete(e.entries, name)
+	for alias, to := range e.aliases {
+		if to == name {
+			delete(e.aliases, alias)
+		}
+	}
+	if en.current != nil {
+		e.retire(en.current)
+	}
+}
+
+// swap makes in the current version.
+func (e *Engine) swap(in *instance) error {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	if e.closed {
+		return embedding.Errorf(embedding.CodeUnavailable, "this node is shutting down")
+	}
+	en := e.entries[in.artifact.Model.Name]
+	if en == nil {
+		return fmt.Errorf("model %s was removed while it was loaded", in.artifact.Model.Name)
+	}
+	old := en.current
+	en.current, en.state, en.reason, en.reopens = in, embedding.ModelReady, "", 0
+	e.instances = append(e.instances, in)
+	e.metrics.serve(in)
+	e.wg.Go(func() { // a lost backend is noticed at once, not at the next tick
+		select {
+		case <-in.backend.Done():
+			e.wakeSupervisor()
+		case <-e.ctx.Done():
+		}
+	})
+	if old != nil {
+		e.retire(old)
+	}
+	return nil
+}
+
+func (e *Engine) retire(in *instance) {
+	if in.retired.IsZero() {
+		in.retired = time.Now()
+	}
+	e.reap(in)
+}
+
+// open reads the directory and opens, warms and checks the model.
+func (e *Engine) open(ctx context.Context, m embedding.Model, dir string, s Settings) (*instance, error) {
+	ctx, cancel := context.WithTimeout(ctx, e.cfg.LoadTimeout)
+	defer cancel()
+	in, err := prepare(m, dir, s)
+	if err != nil {
+		return nil, err
+	}
+	opt := e.cfg.Options
+	if s.Precision != "" {
+		opt.Precision = s.Precision
+	}
+	if in.backend, err = e.cfg.Open(ctx, in.artifact, opt); err != nil {
+		return nil, err
+	}
+	in.caps = in.backend.Caps()
+	if err := e.check(ctx, in); err != nil {
+		return nil, errors.Join(err, in.backend.Close())
+	}
+	in.loaded, in.active = time.Now(), time.Now()
+	return in, nil
+}
+
+// prepare reads everything that is not the backend's.
+func prepare(m embedding.Model, dir string, s Settings) (*instance, error) {
+	spec, err := modeldir.Read(dir)
+	if err != nil {
+		return nil, err
+	}
+	if m.Precision == "" {
+		m.Precision = "fp32"
+	}
+	in := &instance{settings: s, maxTokens: spec.MaxTokens, normalize: spec.Normalize, truncate: true}
+	if s.Pooling != "" {
+		if spec.Pooling, err = pooling.Parse(s.Pooling); err != nil {
+			return nil, err
+		}
+	}
+	if s.MaxTokens > 0 {
+		if s.MaxTokens > spec.MaxTokens {
+			return nil, fmt.Errorf("max_tokens is %d, the model takes at most %d", s.MaxTokens, spec.MaxTokens)
+		}
+		in.maxTokens = s.MaxTokens
+	}
+	if s.Normalize != nil {
+		in.normalize = *s.Normalize
+	}
+	if s.Truncate != nil {
+		in.truncate = *s.Truncate
+	}
+	if err := in.setPrompts(spec, s); err != nil {
+		return nil, err
+	}
+	if in.tokenizer, err = readTokenizer(dir); err != nil {
+		return nil, err
+	}
+	if n := in.tokenizer.VocabSize(); n > spec.Vocab {
+		return nil, fmt.Errorf("tokenizer.json has %d tokens, config.json's vocab_size is %d: they do not belong together", n, spec.Vocab)
+	}
+	in.artifact = Artifact{Dir: dir, Spec: spec, Model: m}
+	in.artifact.Graph, err = graphPath(dir, spec)
+	return in, err
+}
+
+func (in *instance) setPrompts(spec modeldir.Spec, s Settings) error {
+	in.prompts, in.defaultPrompt = map[string]string{}, spec.DefaultPrompt
+	for _, more := range []map[string]string{spec.Prompts, s.Prompts} {
+		for name, text := range more {
+			in.prompts[name] = text
+		}
+	}
+	if s.DefaultPrompt != "" {
+		in.defaultPrompt = s.DefaultPrompt
+	}
+	if _, ok := in.prompts[in.defaultPrompt]; in.defaultPrompt != "" && !ok {
+		return fmt.Errorf("default prompt %q is not among the model's prompts %v", in.defaultPrompt, in.promptNames())
+	}
+	return nil
+}
+
+func readTokenizer(dir string) (*tokenizer.Tokenizer, error) {
+	f, err := os.Open(filepath.Join(dir, "tokenizer.json"))
+	if err != nil {
+		return nil, err
+	}
+	defer f.Close()
+	data, err := io.ReadAll(io.LimitReader(f, maxTokenizerBytes+1))
+	if err != nil {
+		return nil, err
+	}
+	if len(data) > maxTokenizerBytes {
+		return nil, fmt.Errorf("tokenizer.json is over %d MiB", maxTokenizerBytes>>20)
+	}
+	t, err := tokenizer.Load(data)
+	if err != nil {
+		return nil, fmt.Errorf("tokenizer.json: %w", err)
+	}
+	return t, nil
+}
+
+// graphPath checks the ready-made graph, or builds one once.
+func graphPath(dir string, spec modeldir.Spec) (string, error) {
+	if spec.ONNX != "" {
+		return filepath.Join(dir, spec.ONNX), graph.CheckExternalData(dir, spec.ONNX)
+	}
+	path := filepath.Join(dir, graphFile)
+	if _, err := os.Stat(path); err == nil {
+		return path, nil
+	}
+	return path, graph.Build(dir, path)
+}
+
+// check warms the backend in both forms and compares golden vectors.
+func (e *Engine) check(ctx context.Context, in *instance) error {
+	if in.caps.MaxTokens < in.maxTokens {
+		return fmt.Errorf("one run of the backend takes %d tokens, the model's longest input has %d", in.caps.MaxTokens, in.maxTokens)
+	}
+	if in.caps.Lanes < 1 {
+		return fmt.Errorf("the backend has %d lanes", in.caps.Lanes)
+	}
+	warm := in.tokenizer.Encode("warm up", in.maxTokens).IDs
+	forms := []Batch{{Rows: [][]int32{warm}}}
+	if in.caps.Wide {
+		forms = append(forms, Batch{Rows: [][]int32{warm}, Wide: true})
+	}
+	for _, b := range forms {
+		out, err := safeRun(ctx, in.backend, b)
+		if err == nil {
+			err = checkOutput(out, 1, in.caps.Dimensions)
+		}
+		if err == nil && !finite(out.Vectors[0]) {
+			err = errors.New("the vector has a NaN or infinite number")
+		}
+		if err != nil {
+			return fmt.Errorf("warm-up: %w", err)
+		}
+	}
+	return in.checkGolden(ctx)
+}
+
+func (in *instance) checkGolden(ctx context.Context) error {
+	g := in.artifact.Spec.Golden
+	if g == nil {
+		return nil
+	}
+	prompt, err := in.prompt("")
+	if err != nil {
+		return err
+	}
+	for i, text := range g.Texts {
+		ids := in.tokenizer.Encode(prompt+text, in.maxTokens).IDs
+		out, err := safeRun(ctx, in.backend, Batch{Rows: [][]int32{ids}})
+		if err == nil {
+			err = checkOutput(out, 1, in.caps.Dimensions)
+		}
+		if err != nil {
+			return fmt.Errorf("golden.json, text %d: %w", i, err)
+		}
+		if c := cosine(out.Vectors[0], g.Vectors[i]); !(c >= goldenCosine) {
+			return fmt.Errorf("golden.json, text %d: cosine %.6f to the expected vector, at least %v is needed", i, c, goldenCosine)
+		}
+	}
+	return nil
+}
+
+func cosine(a, b []float32) float64 {
+	var ab, aa, bb float64
+	for i := range a {
+		ab += float64(a[i]) * float64(b[i])
+		aa += float64(a[i]) * float64(a[i])
+		bb += float64(b[i]) * float64(b[i])
+	}
+	return ab / math.Sqrt(aa*bb)
+}

@@ -1,0 +1,209 @@
+package infer
+
+import (
+	"fmt"
+	"maps"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/akidb/akidbd/internal/embedding"
+	"github.com/akidb/akidbd/internal/tokenizer"
+)
+
+// Settings is what the configuration says about a model, over what its directory says. The zero value changes
+// nothing.
+type Settings struct {
+	Aliases       []string          // other names; "default" answers requests that name no model
+	Pooling       string            // overrides 1_Pooling/config.json
+	MaxTokens     int               // lowers the longest input; 0 keeps the model's
+	Normalize     *bool             // overrides modules.json
+	Truncate      *bool             // cut over-long inputs; nil means true, as sentence-transformers does
+	Precision     string            // "fp32" or "fp16"; "" means fp32
+	Prompts       map[string]string // added to config_sentence_transformers.json's
+	DefaultPrompt string            // name of the prompt of requests that name none
+}
+
+// An instance is one opened version of a model. Fields under mu belong to Engine.mu; the rest does not change.
+type instance struct {
+	artifact      Artifact
+	settings      Settings
+	tokenizer     *tokenizer.Tokenizer
+	backend       Backend
+	caps          Caps
+	maxTokens     int
+	normalize     bool
+	truncate      bool
+	prompts       map[string]string
+	defaultPrompt string
+	loaded        time.Time
+
+	// mu:
+	queue    queue
+	running  int       // runs in flight
+	refs     int       // Embed calls that hold it
+	perToken float64   // nanoseconds per padded token of one lane, moving average; 0 until measured
+	retired  time.Time // when a newer version took its place; zero while it is current
+	lost     bool      // will never answer again
+	reason   string    // why it does not answer
+	suspects int       // canaries that failed in a row
+	doubtful bool      // a run failed: a canary must say whether the backend still works
+	probing  bool      // a canary is in flight
+	active   time.Time // last successful run
+}
+
+func (in *instance) onCPU() bool { return in.caps.Provider == "" || in.caps.Provider == ProviderCPU }
+
+func (in *instance) promptNames() []string { return slices.Sorted(maps.Keys(in.prompts)) }
+
+func (in *instance) isLost() bool {
+	if in.lost {
+		return true
+	}
+	select {
+	case <-in.backend.Done():
+		return true
+	default:
+		return false
+	}
+}
+
+// observe learns the speed from a run. Wide runs are left out: they do not say what a lane does.
+func (in *instance) observe(r *run) {
+	in.active = time.Now()
+	in.suspects, in.doubtful = 0, false
+	if r.wide || r.padded == 0 {
+		return
+	}
+	const weight = 0.1 // of the newest: about the last twenty runs count
+	per := float64(r.took) / float64(r.padded)
+	if in.perToken == 0 {
+		in.perToken = per
+	}
+	in.perToken += weight * (per - in.perToken)
+}
+
+// acquire finds the instance for an asked model and holds it until release.
+func (e *Engine) acquire(asked string) (*instance, error) {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	name, digest := embedding.SplitModel(asked)
+	if name == "" {
+		name = DefaultModel
+	}
+	if to, ok := e.aliases[name]; ok {
+		name = to
+	}
+	en, ok := e.entries[name]
+	if !ok {
+		return nil, &embedding.Error{Code: embedding.CodeModelNotFound, Param: "model", Message: fmt.Sprintf(
+			"no model %q here: %s", asked, e.served())}
+	}
+	in := en.current
+	if digest != "" {
+		var err error
+		if in, err = e.pinned(en, digest); err != nil {
+			return nil, err
+		}
+	}
+	if in == nil || in.lost {
+		return nil, embedding.Errorf(embedding.CodeUnavailable, "model %s is not ready: %s", name, en.why())
+	}
+	in.refs++
+	return in, nil
+}
+
+// pinned finds the open version whose digest starts with the given hex digits.
+func (e *Engine) pinned(en *entry, digest string) (*instance, error) {
+	if len(digest) < embedding.ShortDigestLen {
+		return nil, &embedding.Error{Code: embedding.CodeInvalid, Param: "model", Message: fmt.Sprintf(
+			"digest %q has %d hex digits, give at least %d", digest, len(digest), embedding.ShortDigestLen)}
+	}
+	for _, in := range e.instances {
+		m := in.artifact.Model
+		if m.Name == en.name && strings.HasPrefix(m.Digest, "sha256-"+digest) {
+			return in, nil
+		}
+	}
+	have := "no version"
+	if en.current != nil {
+		have = en.current.artifact.Model.String()
+	}
+	return nil, &embedding.Error{Code: embedding.CodeModelNotFound, Param: "model", Message: fmt.Sprintf(
+		"version %s of model %s is not served here, %s is", digest, en.name, have)}
+}
+
+func (e *Engine) release(in *instance) {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	in.refs--
+	e.reap(in)
+}
+
+// reap closes a version that nothing needs any more: lost or retired for longer than Linger, no request in it.
+// e.mu is held.
+func (e *Engine) reap(in *instance) {
+	gone := in.lost || (!in.retired.IsZero() && time.Since(in.retired) >= e.cfg.Linger)
+	if !gone || in.refs > 0 || in.running > 0 || e.closed {
+		return
+	}
+	i := slices.Index(e.instances, in)
+	if i < 0 {
+		return
+	}
+	e.instances = slices.Delete(e.instances, i, i+1)
+	e.metrics.forget(in)
+	e.wg.Go(func() {
+		if err := in.backend.Close(); err != nil {
+			e.log.Error("closing a model", "model", in.artifact.Model, "err", err)
+		}
+		e.log.Info("model closed", "model", in.artifact.Model)
+	})
+}
+
+// served lists the names that answer, for messages.
+func (e *Engine) served() string {
+	names := slices.Sorted(maps.Keys(e.entries))
+	if len(names) == 0 {
+		return "this node serves none"
+	}
+	return "this node serves " + strings.Join(names, ", ")
+}
+
+func (en *entry) why() string {
+	switch {
+	case en.reason != "":
+		return en.reason
+	case en.state == embedding.ModelLoading:
+		return "it is loading"
+	}
+	return "it is not loaded"
+}
+
+func (e *Engine) modelInfos() []embedding.ModelInfo {
+	infos := make([]embedding.ModelInfo, 0, len(e.entries))
+	for _, name := range slices.Sorted(maps.Keys(e.entries)) {
+		en := e.entries[name]
+		info := embedding.ModelInfo{
+			Model: embedding.Model{Name: name}, Aliases: e.aliasesOf(name), State: en.state, Reason: en.reason,
+		}
+		if in := en.current; in != nil {
+			info.Model, info.Dimensions, info.MaxTokens = in.artifact.Model, in.caps.Dimensions, in.maxTokens
+			info.Pooling, info.Provider = string(in.artifact.Spec.Pooling), in.caps.Provider
+			info.Prompts, info.Loaded = in.promptNames(), in.loaded
+		}
+		infos = append(infos, info)
+	}
+	return infos
+}
+
+func (e *Engine) aliasesOf(name string) []string {
+	var out []string
+	for alias, to := range e.aliases {
+		if to == name {
+			out = append(out, alias)
+		}
+	}
+	slices.Sort(out)
+	return out
+}

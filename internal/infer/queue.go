@@ -1,0 +1,139 @@
+package infer
+
+import (
+	"slices"
+	"sort"
+	"time"
+)
+
+// An item is one distinct input that waits or runs. Requests with the same ids share it.
+type item struct {
+	in       *instance
+	ids      []int32
+	hash     uint64
+	tag      uint64 // start tag, in tokens: the order of service
+	seq      uint64 // order of arrival, breaks ties of tag
+	enqueued time.Time
+	waiters  []waiter
+	run      *run // nil while it waits
+	solo     bool // its batch failed: runs alone, so that only the culprit fails
+}
+
+// A waiter is one place of one call's answer.
+type waiter struct {
+	call  *call
+	index int
+}
+
+func (it *item) before(other *item) bool {
+	if it.tag != other.tag {
+		return it.tag < other.tag
+	}
+	return it.seq < other.seq
+}
+
+// queue holds the waiting items of one instance, sorted by length so that a run takes near-equal rows.
+//
+// Order of service is start-time fair queueing over requests (Goyal et al. 1996): the k-th input of a request
+// gets the engine's virtual time plus the tokens of the inputs before it. A request of a thousand texts
+// therefore lets later small requests in between, and no one starves: the head, the smallest tag, is in the
+// next run whatever its length.
+type queue struct {
+	byLen  []*item
+	byHash map[uint64]*item
+	tokens int
+}
+
+func (q *queue) push(it *item) {
+	i := sort.Search(len(q.byLen), func(i int) bool { return len(q.byLen[i].ids) > len(it.ids) })
+	q.byLen = slices.Insert(q.byLen, i, it)
+	q.tokens += len(it.ids)
+	if q.byHash == nil {
+		q.byHash = map[uint64]*item{}
+	}
+	q.byHash[it.hash] = it
+}
+
+// find gives the waiting item with exactly these ids, or nil.
+func (q *queue) find(hash uint64, ids []int32) *item {
+	if it := q.byHash[hash]; it != nil && !it.solo && slices.Equal(it.ids, ids) {
+		return it
+	}
+	return nil
+}
+
+// remove takes the item out and says whether it was there.
+func (q *queue) remove(it *item) bool {
+	i := sort.Search(len(q.byLen), func(i int) bool { return len(q.byLen[i].ids) >= len(it.ids) })
+	for ; i < len(q.byLen) && len(q.byLen[i].ids) == len(it.ids); i++ {
+		if q.byLen[i] == it {
+			q.cut(i, i+1)
+			return true
+		}
+	}
+	return false
+}
+
+// cut takes byLen[lo:hi] out of the queue.
+func (q *queue) cut(lo, hi int) {
+	for _, it := range q.byLen[lo:hi] {
+		q.tokens -= len(it.ids)
+		if q.byHash[it.hash] == it {
+			delete(q.byHash, it.hash)
+		}
+	}
+	q.byLen = slices.Delete(q.byLen, lo, hi)
+}
+
+// head is the index of the item to be served next, -1 when the queue is empty.
+func (q *queue) head() int {
+	best := -1
+	for i, it := range q.byLen {
+		if best < 0 || it.before(q.byLen[best]) {
+			best = i
+		}
+	}
+	return best
+}
+
+// take removes and returns the head and its neighbours in length, at most budget padded tokens, the shortest
+// row at least ratio of the longest. The head is returned even when it alone is over the budget.
+func (q *queue) take(budget int, ratio float64) []*item {
+	h := q.head()
+	if h < 0 {
+		return nil
+	}
+	lo, hi := h, h+1
+	if !q.byLen[h].solo {
+		lo, hi = q.widen(h, budget, ratio)
+	}
+	batch := slices.Clone(q.byLen[lo:hi])
+	q.cut(lo, hi)
+	return batch
+}
+
+// widen grows [h,h+1) to the neighbour nearest in length, left or right, while the limits hold.
+func (q *queue) widen(h, budget int, ratio float64) (lo, hi int) {
+	lo, hi = h, h+1
+	fits := func(lo, hi int) bool {
+		if lo < 0 || hi > len(q.byLen) || q.byLen[lo].solo || q.byLen[hi-1].solo {
+			return false
+		}
+		shortest, longest := len(q.byLen[lo].ids), len(q.byLen[hi-1].ids)
+		return longest*(hi-lo) <= budget && float64(shortest) >= ratio*float64(longest)
+	}
+	for {
+		left, right := fits(lo-1, hi), fits(lo, hi+1)
+		if left && right { // the smaller step in length wins
+			left = len(q.byLen[lo].ids)-len(q.byLen[lo-1].ids) <= len(q.byLen[hi].ids)-len(q.byLen[hi-1].ids)
+		}
+		switch {
+		case left:
+			lo--
+		case right:
+			hi++
+		default:
+			return lo, hi
+		}
+	}
+}

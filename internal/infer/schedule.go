@@ -1,0 +1,315 @@
+package infer
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"math"
+	"runtime/debug"
+	"time"
+
+	"github.com/akidb/akidbd/internal/embedding"
+)
+
+// defaultCPUBatchTokens: on the CPU 128 to 512 padded tokens reach a core's ceiling, more only adds latency.
+const defaultCPUBatchTokens = 256
+
+// A run is one Backend.Run in flight.
+type run struct {
+	in      *instance
+	items   []*item
+	wide    bool
+	cores   int // it occupies, 0 off the CPU
+	padded  int
+	started time.Time
+	took    time.Duration
+	live    int // items that somebody still waits for
+	cancel  context.CancelCauseFunc
+	stuck   bool // given up: its items were answered, its return only frees the lane
+}
+
+var (
+	errNobodyWaits = errors.New("nobody waits for the batch any more")
+	errRunTimeout  = errors.New("the run took longer than run_timeout")
+)
+
+// leave notes that nobody waits for one item of the run; the last one stops it.
+func (r *run) leave() {
+	if r.live--; r.live == 0 {
+		r.cancel(errNobodyWaits)
+	}
+}
+
+// dispatch starts runs while something waits and lanes are free. It is called whenever an item comes or a run
+// ends. e.mu is held.
+func (e *Engine) dispatch() {
+	for {
+		in := e.next()
+		if in == nil {
+			return
+		}
+		e.start(in)
+	}
+}
+
+// next is the instance to serve: of those with a free lane, the one whose head comes first.
+func (e *Engine) next() *instance {
+	var best *instance
+	var bestHead *item
+	for _, in := range e.instances {
+		if in.lost || e.freeLanes(in) == 0 {
+			continue
+		}
+		h := in.queue.head()
+		if h < 0 {
+			continue
+		}
+		if it := in.queue.byLen[h]; best == nil || it.before(bestHead) {
+			best, bestHead = in, it
+		}
+	}
+	return best
+}
+
+// freeLanes is how many runs the instance may start now. Runs on the CPU share the cores; a wide one has them
+// all.
+func (e *Engine) freeLanes(in *instance) int {
+	free := in.caps.Lanes - in.running
+	if in.onCPU() {
+		if e.wide > 0 || (e.cfg.Wide == WideAlways && e.cores > 0) {
+			return 0
+		}
+		free = min(free, e.cfg.Options.Threads-e.cores)
+	}
+	return max(free, 0)
+}
+
+// start takes a batch from the instance's queue and runs it.
+func (e *Engine) start(in *instance) {
+	free := e.freeLanes(in)
+	wide := e.goesWide(in)
+	items := in.queue.take(e.budget(in, free), e.cfg.LengthRatio)
+	rows := make([][]int32, len(items))
+	tokens := 0
+	for i, it := range items {
+		rows[i] = it.ids
+		tokens += len(it.ids)
+		e.vtime = max(e.vtime, it.tag)
+	}
+	e.addQueued(-tokens)
+
+	ctx, cancel := context.WithCancelCause(e.ctx)
+	b := Batch{Rows: rows, Wide: wide}
+	r := &run{
+		in: in, items: items, wide: wide, padded: b.PaddedTokens(),
+		started: time.Now(), live: len(items), cancel: cancel,
+	}
+	if in.onCPU() {
+		r.cores = 1
+		if wide {
+			r.cores = e.cfg.Options.Threads
+			e.wide++
+		}
+		e.cores += r.cores
+	}
+	in.running++
+	for _, it := range items {
+		it.run = r
+	}
+	e.runs[r] = struct{}{}
+	e.metrics.batch(len(rows), tokens, r.padded)
+	e.wg.Go(func() {
+		ctx, stop := context.WithTimeoutCause(ctx, e.cfg.RunTimeout, errRunTimeout)
+		defer stop()
+		out, err := safeRun(ctx, in.backend, b)
+		e.ended(r, out, err, context.Cause(ctx))
+	})
+}
+
+// goesWide: a wide run answers one input sooner, but does less work per second than one run per core. So it is
+// for a lone input on an idle machine.
+func (e *Engine) goesWide(in *instance) bool {
+	if !in.onCPU() || !in.caps.Wide || e.cfg.Wide == WideNever || e.cores > 0 {
+		return false
+	}
+	return e.cfg.Wide == WideAlways || (len(in.queue.byLen) == 1 && e.queued == in.queue.tokens)
+}
+
+// budget is the padded tokens of the next run: no more than its share when lanes would stay idle otherwise.
+func (e *Engine) budget(in *instance, free int) int {
+	limit := e.cfg.BatchTokens
+	if limit <= 0 {
+		limit = in.caps.MaxTokens
+		if in.onCPU() {
+			limit = defaultCPUBatchTokens
+		}
+	}
+	share := (in.queue.tokens + free - 1) / max(free, 1)
+	return min(limit, in.caps.MaxTokens, max(share, 1))
+}
+
+// safeRun turns a panic of the backend into an error: only its batch is hit.
+func safeRun(ctx context.Context, b Backend, batch Batch) (out Output, err error) {
+	defer func() {
+		if p := recover(); p != nil {
+			err = fmt.Errorf("panic in the backend: %v\n%s", p, debug.Stack())
+		}
+	}()
+	return b.Run(ctx, batch)
+}
+
+// ended takes a run's result, answers or retries its items and starts what can start now.
+func (e *Engine) ended(r *run, out Output, err, cause error) {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	r.took = time.Since(r.started)
+	r.in.running--
+	e.freeCores(r)
+	delete(e.runs, r)
+	r.cancel(nil)
+	if err == nil {
+		err = checkOutput(out, len(r.items), r.in.caps.Dimensions)
+	}
+	switch {
+	case r.stuck:
+	case err == nil:
+		e.succeeded(r, out)
+	case r.in.isLost():
+		e.failRun(r, &embedding.Error{Code: embedding.CodeUnavailable, Err: err,
+			Message: fmt.Sprintf("the backend of model %s was lost", r.in.artifact.Model.Name)})
+	case errors.Is(cause, errNobodyWaits):
+	case e.ctx.Err() != nil:
+		e.failRun(r, embedding.Errorf(embedding.CodeUnavailable, "this node is shutting down"))
+	case errors.Is(cause, errRunTimeout):
+		e.suspect(r.in, cause)
+		e.failRun(r, &embedding.Error{Code: embedding.CodeUnavailable, Err: err, Message: fmt.Sprintf(
+			"the computation took longer than run_timeout, %v", e.cfg.RunTimeout)})
+	default:
+		e.failed(r, err)
+	}
+	e.reap(r.in)
+	e.dispatch()
+}
+
+// freeCores gives the run's cores to others, once.
+func (e *Engine) freeCores(r *run) {
+	if r.wide && r.cores > 0 {
+		e.wide--
+	}
+	e.cores -= r.cores
+	r.cores = 0
+}
+
+func (e *Engine) succeeded(r *run, out Output) {
+	r.in.observe(r)
+	e.metrics.run.Observe(r.took.Seconds())
+	for i, it := range r.items {
+		e.metrics.queue.Observe(r.started.Sub(it.enqueued).Seconds())
+		if finite(out.Vectors[i]) {
+			e.answer(it, r, out.Vectors[i], nil)
+		} else {
+			e.retryAlone(r, it, errors.New("the model computed a NaN or infinite number"))
+		}
+	}
+}
+
+// failed handles a run that failed by itself: its items run once more, each alone, so that only the culprit
+// fails.
+func (e *Engine) failed(r *run, err error) {
+	e.metrics.failures.Inc()
+	e.log.Error("a run failed", "model", r.in.artifact.Model, "inputs", len(r.items), "padded_tokens", r.padded, "err", err)
+	if len(r.items) == 1 {
+		e.suspect(r.in, err)
+	}
+	for _, it := range r.items {
+		e.retryAlone(r, it, err)
+	}
+}
+
+func (e *Engine) retryAlone(r *run, it *item, err error) {
+	if len(r.items) == 1 {
+		e.metrics.poisoned.Inc()
+		e.answer(it, r, nil, &embedding.Error{Code: embedding.CodeInternal, Message: "the model failed on this input", Err: err})
+		return
+	}
+	if len(it.waiters) == 0 {
+		return
+	}
+	if r.in.lost || e.closed {
+		e.answer(it, r, nil, embedding.Errorf(embedding.CodeUnavailable, "the backend of model %s is gone", r.in.artifact.Model.Name))
+		return
+	}
+	it.solo, it.run = true, nil
+	r.in.queue.push(it)
+	e.addQueued(len(it.ids))
+}
+
+func (e *Engine) failRun(r *run, err error) {
+	for _, it := range r.items {
+		e.answer(it, r, nil, err)
+	}
+}
+
+// failQueue answers everything that waits for the instance with err.
+func (e *Engine) failQueue(in *instance, err error) {
+	items := in.queue.byLen
+	e.addQueued(-in.queue.tokens)
+	in.queue = queue{}
+	for _, it := range items {
+		waiters := it.waiters
+		it.waiters = nil
+		for _, w := range waiters {
+			if !w.call.settled() {
+				e.fail(w.call, err)
+			}
+		}
+	}
+}
+
+func (e *Engine) addQueued(tokens int) {
+	e.queued += tokens
+	e.metrics.queueTokens.Set(float64(e.queued))
+}
+
+// drainTime estimates how long the instance needs for that many tokens.
+func (e *Engine) drainTime(in *instance, tokens int) time.Duration {
+	lanes := in.caps.Lanes
+	if in.onCPU() {
+		lanes = min(lanes, e.cfg.Options.Threads)
+	}
+	return time.Duration(in.perToken * float64(tokens) / float64(max(lanes, 1)))
+}
+
+// waitFor estimates when a request of that many tokens that comes now would be answered: after what comes
+// before it in the order of service.
+func (e *Engine) waitFor(in *instance, tokens int) time.Duration {
+	last, ahead := e.vtime+uint64(tokens), 0
+	for _, other := range e.instances {
+		for _, it := range other.queue.byLen {
+			if it.tag <= last {
+				ahead += len(it.ids)
+			}
+		}
+	}
+	return e.drainTime(in, ahead+tokens)
+}
+
+func checkOutput(out Output, rows, dims int) error {
+	if len(out.Vectors) != rows {
+		return fmt.Errorf("the backend answered %d vectors for %d rows", len(out.Vectors), rows)
+	}
+	for _, v := range out.Vectors {
+		if len(v) != dims {
+			return fmt.Errorf("the backend answered a vector of %d dimensions, the model has %d", len(v), dims)
+		}
+	}
+	return nil
+}
+
+func finite(v []float32) bool {
+	sum := float32(0)
+	for _, x := range v {
+		sum += x * 0 // NaN and Inf make it NaN, in one pass without a branch
+	}
+	return !math.IsNaN(float64(sum))
+}
