@@ -125,6 +125,13 @@ func (f *fakeEmbedder) hold() {
 	f.gate, f.waiting = make(chan struct{}), make(chan struct{}, 1000)
 }
 
+// editing changes every result from now on.
+func (f *fakeEmbedder) editing(edit func(*embedding.Result)) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.edit = edit
+}
+
 func (f *fakeEmbedder) request() embedding.Request {
 	f.mu.Lock()
 	defer f.mu.Unlock()

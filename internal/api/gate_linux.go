@@ -35,3 +35,23 @@ func refuse(ln net.Listener) {
 			&unix.SockFprog{Len: uint16(len(program)), Filter: &program[0]})
 	})
 }
+
+// tryRead reads what is there without waiting; 0 when nothing is.
+func tryRead(conn net.Conn, p []byte) int {
+	sys, ok := conn.(syscall.Conn)
+	if !ok {
+		return 0
+	}
+	raw, err := sys.SyscallConn()
+	if err != nil {
+		return 0
+	}
+	n := 0
+	if err := raw.Read(func(fd uintptr) bool {
+		n, err = unix.Read(int(fd), p)
+		return true
+	}); err != nil || n < 0 {
+		return 0
+	}
+	return n
+}

@@ -191,7 +191,7 @@ func TestRPCDeadlineAndPanic(t *testing.T) {
 		}
 		cancel()
 	}
-	d.fake.edit = func(*embedding.Result) { panic("boom") }
+	d.fake.editing(func(*embedding.Result) { panic("boom") })
 	for name, client := range rpcClients(t, url) {
 		_, err := client.Embed(t.Context(), connect.NewRequest(&akidbv1.EmbedRequest{Texts: []string{"x"}}))
 		if connect.CodeOf(err) != connect.CodeInternal || strings.Contains(err.Error(), "boom") {

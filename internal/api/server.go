@@ -77,6 +77,7 @@ func NewServer(cfg ServerConfig, h http.Handler) *Server {
 	protocols.SetUnencryptedHTTP2(cfg.TLS == nil)
 	s.http = &http.Server{
 		Handler:           s.wrap(h),
+		ConnState:         connState,
 		Protocols:         protocols,
 		TLSConfig:         cfg.TLS,
 		ReadHeaderTimeout: cfg.ReadHeaderTimeout,
@@ -98,7 +99,9 @@ func NewServer(cfg ServerConfig, h http.Handler) *Server {
 func (s *Server) wrap(h http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		ctx := context.WithValue(r.Context(), drainKey{}, s.closing)
-		h.ServeHTTP(&leaving{ResponseWriter: w, server: s}, r.WithContext(ctx))
+		l := &leaving{ResponseWriter: w, server: s}
+		h.ServeHTTP(l, r.WithContext(ctx))
+		l.head()
 	})
 }
 
@@ -162,7 +165,7 @@ func (s *Server) Run(ctx context.Context, listeners ...net.Listener) error {
 		gates[i] = newGate(ln)
 		serving.Go(func() {
 			err := s.serve(gates[i])
-			if !errors.Is(err, http.ErrServerClosed) {
+			if !errors.Is(err, http.ErrServerClosed) && s.draining.Err() == nil {
 				failed <- fmt.Errorf("serve on %s: %w", ln.Addr(), err)
 			}
 		})
@@ -180,24 +183,67 @@ func (s *Server) Run(ctx context.Context, listeners ...net.Listener) error {
 	limit := time.Duration(s.grace.Load())
 	grace, cancel := context.WithTimeout(context.Background(), limit)
 	defer cancel()
+	if err := s.shutdown(grace, gates, &serving); err != nil {
+		s.cfg.Logger.Warn("drain ran out of time: open connections are cut off", "grace_seconds", limit.Seconds())
+		err = errors.Join(fmt.Errorf("drain: requests were cut off after %s: %w", limit, err), s.http.Close())
+		for _, g := range gates {
+			for _, c := range g.open() {
+				_ = c.Conn.Close()
+			}
+		}
+		return err
+	}
+	return nil
+}
+
+// shutdown ends the listeners and the connections. What http.Server.Shutdown would close under a client's
+// hands is gone, or spared, when it is called.
+func (s *Server) shutdown(grace context.Context, gates []*gate, serving *sync.WaitGroup) error {
 	for _, g := range gates {
 		serving.Go(g.shut)
 	}
 	for _, g := range gates {
 		g.wait()
+		if err := g.Close(); err != nil {
+			return err
+		}
 	}
 	s.shut()
-	err := s.http.Shutdown(grace)
-	if err == nil {
-		// A connection that was accepted while Shutdown looked is known to it now.
-		serving.Wait()
-		err = s.http.Shutdown(grace)
+	if err := until(grace, gates, func(c *gateConn) bool { return !c.end() }); err != nil {
+		return err
 	}
-	if err != nil {
-		s.cfg.Logger.Warn("drain ran out of time: open connections are cut off", "grace_seconds", limit.Seconds())
-		return errors.Join(fmt.Errorf("drain: requests were cut off after %s: %w", limit, err), s.http.Close())
+	for _, g := range gates {
+		for _, c := range g.open() {
+			c.endH2()
+		}
 	}
-	return nil
+	if err := s.http.Shutdown(grace); err != nil {
+		return err
+	}
+	return until(grace, gates, func(*gateConn) bool { return false })
+}
+
+// until waits until done says so of every open connection. It looks every 10 ms: nothing tells when a
+// connection has waited for linger.
+func until(ctx context.Context, gates []*gate, done func(*gateConn) bool) error {
+	tick := time.NewTicker(10 * time.Millisecond)
+	defer tick.Stop()
+	for {
+		all := true
+		for _, g := range gates {
+			for _, c := range g.open() {
+				all = done(c) && all
+			}
+		}
+		if all {
+			return nil
+		}
+		select {
+		case <-ctx.Done():
+			return ctx.Err()
+		case <-tick.C:
+		}
+	}
 }
 
 func (s *Server) serve(ln net.Listener) error {

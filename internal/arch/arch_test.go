@@ -22,7 +22,8 @@ var arrows = map[string][]string{
 	"internal/embedding":                         {},
 	"internal/config":                            {},
 	"internal/telemetry":                         {},
-	"internal/loadgen":                           {},
+	"internal/loadgen":                           {"internal/embedding"},
+	"conf":                                       {},
 	"internal/gen/akidb/v1":                      {},
 	"internal/gen/akidb/v1/akidbv1connect":       {"internal/gen/akidb/v1"},
 	"internal/gen/akidb/admin/v1":                {},
@@ -57,13 +58,13 @@ var arrows = map[string][]string{
 		"cmd/akidbd/bench", "cmd/akidbd/client", "internal/api/admin", "internal/config", "internal/daemon",
 		"internal/gen/akidb/admin/v1", "internal/infer/ort", "internal/telemetry",
 	},
-	"cmd/akidbd/bench":  {"internal/loadgen"},
-	"cmd/akidbd/client": {},
+	"cmd/akidbd/bench":  {"cmd/akidbd/client", "internal/loadgen"},
+	"cmd/akidbd/client": {"internal/embedding"},
 
 	// beside the product
 	"test/fetch":   {},
 	"test/bench":   {"internal/api", "internal/embedding", "internal/infer", "internal/infer/graph", "internal/infer/modeldir", "internal/infer/ort", "internal/infer/pooling", "internal/loadgen", "internal/tokenizer", "internal/daemon", "internal/config", "internal/telemetry"},
-	"test/e2e":     {"internal/loadgen"},
+	"test/e2e":     {"internal/infer/testmodels/reference"},
 	"test/clients": {},
 }
 

@@ -59,40 +59,43 @@ type Daemon struct {
 }
 
 // New makes the node and binds its listeners, so that what cannot be had is said at once. Run must follow.
-func New(opt Options) (d *Daemon, err error) {
+func New(opt Options) (*Daemon, error) {
 	cfg := opt.Config
 	name, err := cfg.NodeName(os.Hostname)
 	if err != nil {
 		return nil, err
 	}
-	d = &Daemon{
+	d := &Daemon{
 		opt: opt, log: opt.Telemetry.Logger, started: time.Now(), loaded: make(chan struct{}),
 		metrics: newMetrics(opt.Telemetry.Registry),
 		self:    node.Info{ID: node.ID(name), Region: cfg.Node.Region, Zone: cfg.Node.Zone, Labels: cfg.Node.Labels},
 	}
 	d.cfg.Store(cfg)
 	d.setState(node.Starting)
-	defer func() {
-		if err != nil {
-			err = errors.Join(err, d.close())
-		}
-	}()
+	if err := d.wire(cfg); err != nil {
+		return nil, errors.Join(err, d.close())
+	}
+	return d, nil
+}
+
+// wire makes the parts, each from those before it.
+func (d *Daemon) wire(cfg *config.Config) (err error) {
 	if d.store, err = store.Open(filepath.Join(cfg.StateDir, "models")); err != nil {
-		return nil, err
+		return err
 	}
-	if d.engine, err = infer.New(engineConfig(opt)); err != nil {
-		return nil, err
+	if d.engine, err = infer.New(engineConfig(d.opt)); err != nil {
+		return err
 	}
-	r := router.New(router.Config{Self: d.self, Registerer: opt.Telemetry.Registry}, d.engine)
+	r := router.New(router.Config{Self: d.self, Registerer: d.opt.Telemetry.Registry}, d.engine)
 	if d.api, err = api.New(d.apiConfig(cfg), r, d); err != nil {
-		return nil, err
+		return err
 	}
 	d.server = d.newServer(cfg)
 	if err := d.listen(); err != nil {
-		return nil, err
+		return err
 	}
 	d.admin, err = d.newAdmin(cfg)
-	return d, err
+	return err
 }
 
 func (d *Daemon) listen() error {

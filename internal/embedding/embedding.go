@@ -5,6 +5,7 @@ package embedding
 
 import (
 	"context"
+	"log/slog"
 	"strings"
 	"time"
 )
@@ -27,6 +28,9 @@ func (m Model) String() string {
 	}
 	return m.Name + "@" + m.ShortDigest()
 }
+
+// LogValue makes logs show the String form.
+func (m Model) LogValue() slog.Value { return slog.StringValue(m.String()) }
 
 // ShortDigest is the first 12 hex digits of the digest, without its "sha256-".
 func (m Model) ShortDigest() string {

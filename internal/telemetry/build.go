@@ -9,9 +9,9 @@ import (
 
 // Build is which program this is.
 type Build struct {
-	Version   string // "v1.2.3", a pseudo-version, or "devel" when neither the linker nor the module says
-	Revision  string // VCS revision, "-dirty" behind it when files were changed; "unknown" when not recorded
-	GoVersion string // "go1.26.8"
+	Version   string `json:"version"`    // "v1.2.3", a pseudo-version, or "devel" when neither the linker nor the module says
+	Revision  string `json:"revision"`   // VCS revision, "-dirty" behind it when files were changed; "unknown" when not recorded
+	GoVersion string `json:"go_version"` // "go1.26.8"
 }
 
 // ReadBuild reads what the Go tools recorded in this program. A version that is not "" replaces the recorded

@@ -197,7 +197,9 @@ func (m *matcher) split(text []byte, emit func(piece []byte, id int32)) {
 		if done < start {
 			emit(text[done:start], -1)
 		}
-		emit(nil, token.id)
+		if start < end { // else the token was among the spaces of the one before, and took them itself
+			emit(nil, token.id)
+		}
 		done = end
 	}
 	if done < len(text) {

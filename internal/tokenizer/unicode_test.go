@@ -6,8 +6,8 @@ import (
 	"unicode/utf8"
 )
 
-// TestUnicodeAgainstGo compares the tables with Go's for all code points of old versions of Unicode: a slip in
-// unicode.txt or its parser would differ in thousands of places, a newer Unicode in none of these.
+// TestUnicodeAgainstGo compares the tables with Go's where all versions of Unicode agree, or nearly: a slip in
+// unicode.txt or its parser would differ in many places.
 func TestUnicodeAgainstGo(t *testing.T) {
 	u := unicodeData()
 	differ := map[string]int{}
@@ -45,8 +45,11 @@ func TestUnicodeAgainstGo(t *testing.T) {
 			}
 		}
 	}
+	// Some characters changed their category between versions: U+1734, U+1CF2 and U+1CF3 by Go 1.26's tables.
 	for what, n := range differ {
-		t.Errorf("%s: %d code points differ", what, n)
+		if n > 5 {
+			t.Errorf("%s: %d code points differ", what, n)
+		}
 	}
 	if got := u.of('İ').lower; got != "i\u0307" {
 		t.Errorf("lower case of U+0130 is %+q", got)

@@ -45,7 +45,7 @@ func readSafetensors(r io.ReaderAt, size int64) (map[string]tensor, error) {
 		return nil, fmt.Errorf("header length %d is over the file's %d bytes or over the format's limit of %d", n, size, maxHeaderBytes)
 	}
 	header := make([]byte, n)
-	if _, err := r.ReadAt(header, 8); err != nil {
+	if _, err := r.ReadAt(header, 8); err != nil && n > 0 {
 		return nil, err
 	}
 	start := 8 + int64(n)

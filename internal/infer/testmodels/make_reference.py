@@ -120,9 +120,13 @@ def main():
 
     rng = np.random.default_rng(20240601)
     texts = ["", "a", ".", "[SEP]", "中", "🙂", "\u0301", " "]
+    for want in (MAX_TOKENS - 1, MAX_TOKENS, MAX_TOKENS):
+        while tokens(text := generate(rng, tokens, want)) != want:
+            pass
+        texts.append(text)
     while len(texts) < TEXTS:
-        # exp(4.12 + 0.75 z) has mean 82; what falls outside is drawn again.
-        want = int(np.exp(rng.normal(4.12, 0.75)))
+        # exp(4.24 + 0.75 z) has mean 92, and about 80 of what falls inside; the rest is drawn again.
+        want = int(np.exp(rng.normal(4.24, 0.75)))
         if not 3 <= want <= MAX_TOKENS - 2:
             continue
         text = generate(rng, tokens, want)

@@ -4,7 +4,8 @@
     python make_golden.py                                        # the committed file
     python make_golden.py --seed 7 --lines 200000 --out /tmp/g.jsonl.gz
     AKIDB_GOLDEN=/tmp/g.jsonl.gz go test -run TestGoldenFile ..  # a differential run over other texts
-    python make_golden.py --codepoints --out /tmp/c.jsonl.gz     # every code point, alone and between letters
+    python make_golden.py --codepoints --out /tmp/c.jsonl.gz     # every code point, alone and between letters;
+                                                                 # minutes, 6 GB of memory
 
 The first line lists the tokenizers as {"name", "json"}: the json is a tokenizer.json whose vocabulary is given
 short, as "minilm" (that of minilm.json.gz, the unchanged tokenizer.json of all-MiniLM-L6-v2) or as {"chars"}:
@@ -45,7 +46,8 @@ FLAGGED = [
     dict(content="[E1]", normalized=True), dict(content="[E1]x"), dict(content="[E2]", lstrip=True, rstrip=True),
     dict(content="E3", single_word=True), dict(content="CAFÉ", normalized=True), dict(content="abc", single_word=True, normalized=True),
     dict(content="abcd", lstrip=True, normalized=True), dict(content="<a>", rstrip=True, special=True), dict(content="—", lstrip=True),
-    dict(content="…", normalized=True, rstrip=True, single_word=True),
+    dict(content="…", normalized=True, rstrip=True, single_word=True), dict(content="\t", lstrip=True, rstrip=True),
+    dict(content="  ", rstrip=True), dict(content="\u3000", lstrip=True), dict(content="E3 ", rstrip=True, lstrip=True, normalized=True),
 ]
 PAIR = {"type": "BertProcessing", "sep": ["[SEP]", 3], "cls": ["[CLS]", 2]}
 PUNCT = {"type": "Punctuation", "behavior": "Isolated"}

@@ -1,0 +1,81 @@
+# akidbd. `make help` lists the targets. Everything that is fetched or built as a tool is pinned and lies in
+# $(CACHE), outside the checkout.
+SHELL       := bash
+.SHELLFLAGS := -eu -o pipefail -c
+.DEFAULT_GOAL := help
+
+CACHE   := $(or $(AKIDB_CACHE),$(XDG_CACHE_HOME),$(HOME)/.cache)/akidbd
+BIN     := bin/akidbd
+VERSION := $(shell git describe --tags --always --dirty 2>/dev/null || echo devel)
+GOFLAGS_BUILD := -trimpath -ldflags '-s -w -X main.version=$(VERSION)'
+
+GOLANGCI_VERSION    := v2.15.0
+GOVULNCHECK_VERSION := v1.9.0
+GOLANGCI    := $(CACHE)/tools/golangci-lint-$(GOLANGCI_VERSION)/golangci-lint
+GOVULNCHECK := $(CACHE)/tools/govulncheck-$(GOVULNCHECK_VERSION)/govulncheck
+
+FETCH := go run ./test/fetch --cache $(CACHE)
+ORT   = $(shell $(FETCH) --print ort)
+MODEL = $(shell $(FETCH) --print model)
+
+.PHONY: help
+help: ## show this list
+	@awk 'BEGIN { FS = ":.*## " } /^[a-z0-9-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+.PHONY: run
+run: build fetch ## build, fetch ONNX Runtime and a model, serve on :8080
+	@mkdir -p $(CACHE)/run
+	AKIDB_ENGINE_LIBRARY_PATH=$(ORT) AKIDB_STATE_DIR=$(CACHE)/run/state AKIDB_CACHE_DIR=$(CACHE)/run/cache \
+	AKIDB_LOG_FORMAT=text AKIDB_DRAIN_DELAY=0s exec $(BIN) serve --model all-MiniLM-L6-v2=$(MODEL) $(ARGS)
+
+.PHONY: build
+build: ## build bin/akidbd
+	go build $(GOFLAGS_BUILD) -o $(BIN) ./cmd/akidbd
+
+.PHONY: fetch
+fetch: ## fetch ONNX Runtime and all-MiniLM-L6-v2 into the cache, pinned by sha256
+	@$(FETCH) ort model
+
+.PHONY: test
+test: fetch ## all tests that need no root, with the race detector
+	CGO_ENABLED=0 go build $$(go list ./... | grep -v -e /infer/ort -e '/cmd/akidbd$$' -e /test/bench)
+	AKIDB_TEST_ORT=$(ORT) AKIDB_TEST_MODEL=$(MODEL) go test -race -timeout 10m ./...
+
+.PHONY: e2e
+e2e: build fetch ## the real binary with real clients
+	AKIDB_TEST_ORT=$(ORT) AKIDB_TEST_MODEL=$(MODEL) AKIDB_TEST_BIN=$(CURDIR)/$(BIN) AKIDB_CACHE=$(CACHE) \
+	go test -tags e2e -count=1 -timeout 20m -v ./test/e2e
+
+.PHONY: bench
+bench: fetch ## the server against the ceiling of the machine, as ratios (docs/benchmarks.md); about 15 minutes
+	go run ./test/bench --library $(ORT) --model $(MODEL) $(ARGS)
+	go test -run '^$$' -bench . -benchmem ./internal/tokenizer ./internal/api ./internal/infer/pooling
+
+FUZZTIME := 30s
+.PHONY: fuzz
+fuzz: ## fuzz every parser, FUZZTIME=30s each
+	@for pkg in $$(grep -rl --include='*_test.go' '^func Fuzz' internal test cmd | xargs -n1 dirname | sort -u); do \
+	  for f in $$(grep -h '^func Fuzz' $$pkg/*_test.go | sed 's/func \(Fuzz[A-Za-z0-9_]*\).*/\1/'); do \
+	    echo "$$pkg $$f"; go test -run '^$$' -fuzz "^$$f\$$" -fuzztime $(FUZZTIME) ./$$pkg; \
+	  done; done
+
+.PHONY: lint
+lint: $(GOLANGCI) $(GOVULNCHECK) ## golangci-lint and govulncheck
+	$(GOLANGCI) run ./...
+	@if ! out=$$($(GOVULNCHECK) ./... 2>&1); then echo "$$out"; \
+	  if grep -q -e 'fetching vulnerabilities' -e 'no such host' -e 'dial tcp' <<<"$$out"; then \
+	    echo "SKIPPED: govulncheck cannot reach its database"; else exit 1; fi; fi
+
+$(GOLANGCI):
+	GOBIN=$(@D) go install github.com/golangci/golangci-lint/v2/cmd/golangci-lint@$(GOLANGCI_VERSION)
+
+$(GOVULNCHECK):
+	GOBIN=$(@D) go install golang.org/x/vuln/cmd/govulncheck@$(GOVULNCHECK_VERSION)
+
+.PHONY: generate
+generate: ## generate the protobuf code again
+	internal/gen/generate.sh
+
+.PHONY: clean
+clean: ## remove what was built here; the cache stays
+	rm -rf bin dist

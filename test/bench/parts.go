@@ -1,0 +1,177 @@
+package main
+
+import (
+	"context"
+	"fmt"
+	"math/rand/v2"
+	"slices"
+	"time"
+
+	"github.com/akidb/akidbd/internal/infer"
+	"github.com/akidb/akidbd/internal/loadgen"
+)
+
+func shuffle(b []infer.Batch) {
+	rand.New(rand.NewPCG(1, 1)).Shuffle(len(b), func(i, j int) { b[i], b[j] = b[j], b[i] })
+}
+
+func median(v []float64) float64 {
+	v = slices.Clone(v)
+	slices.Sort(v)
+	return v[len(v)/2]
+}
+
+// shapes shows how the shape of a batch decides the tokens per second of the machine.
+func (b *bench) shapes(ctx context.Context) error {
+	fmt.Printf("\n## ONNX Runtime by shape, %d runs at once, one core each\n\n| rows x tokens | tokens/s |\n|---|---|\n", b.cores)
+	for _, s := range [][2]int{{1, 8}, {1, 16}, {1, 32}, {1, 64}, {1, 128}, {1, 256}, {4, 16}, {8, 16}, {4, 32}, {8, 32}, {16, 32}, {2, 64}, {4, 64}, {2, 128}, {4, 128}} {
+		rows := make([][]int32, s[0])
+		for i := range rows {
+			rows[i] = make([]int32, s[1])
+			for j := range rows[i] {
+				rows[i][j] = int32(1000 + i*37 + j*11)
+			}
+		}
+		rate, err := b.throughput(ctx, []infer.Batch{{Rows: rows}}, b.step/5)
+		if err != nil {
+			return err
+		}
+		fmt.Printf("| %d x %d | %.0f |\n", s[0], s[1], rate)
+	}
+	return nil
+}
+
+// full compares the server under 32 clients with the ceiling.
+func (b *bench) full(ctx context.Context) error {
+	fmt.Printf("\n## 32 clients, one text a request, against equal-length batches in the same process\n\n" +
+		"| texts | server tokens/s | ceiling tokens/s | ratio | texts/s | p50 | p95 | p99 |\n|---|---|---|---|---|---|---|---|\n")
+	for _, lengths := range []string{"mixed", "short"} {
+		rows, err := b.rows(lengths, 7, 4000)
+		if err != nil {
+			return err
+		}
+		s, err := b.serve(ctx, infer.WideAuto)
+		if err != nil {
+			return err
+		}
+		var ratios, served, ceilings []float64
+		var last loadgen.Summary
+		for round := range b.rounds {
+			c1, err := b.ceiling(ctx, rows, b.step/2)
+			if err != nil {
+				return err
+			}
+			sum, err := b.load(ctx, s, lengths, uint64(100+round), loadgen.Plan{Clients: 32, Duration: b.step, Warmup: b.step / 5})
+			if err != nil {
+				return err
+			}
+			c2, err := b.ceiling(ctx, rows, b.step/2)
+			if err != nil {
+				return err
+			}
+			rate := float64(sum.Total.WindowTokens) / sum.Window.Seconds()
+			ratios, served, ceilings = append(ratios, rate/((c1+c2)/2)), append(served, rate), append(ceilings, (c1+c2)/2)
+			last = sum
+		}
+		if err := s.stop(); err != nil {
+			return err
+		}
+		t := last.Total
+		fmt.Printf("| %s | %.0f | %.0f | **%.3f** | %.0f | %v | %v | %v |\n", lengths, median(served), median(ceilings), median(ratios),
+			float64(t.WindowTexts)/last.Window.Seconds(), ms(t.Quantile(50)), ms(t.Quantile(95)), ms(t.Quantile(99)))
+	}
+	return nil
+}
+
+// lone compares a single client with the bare run over all cores.
+func (b *bench) lone(ctx context.Context) error {
+	fmt.Printf("\n## One client, against a bare run over all cores\n\n| texts | server p50 | bare p50 | difference |\n|---|---|---|---|\n")
+	for _, lengths := range []string{"short", "mixed"} {
+		s, err := b.serve(ctx, infer.WideAuto)
+		if err != nil {
+			return err
+		}
+		var server, bare []float64
+		for round := range b.rounds {
+			seed := uint64(200 + round)
+			sum, err := b.load(ctx, s, lengths, seed, loadgen.Plan{Clients: 1, Duration: b.step, Warmup: b.step / 10})
+			if err != nil {
+				return err
+			}
+			server = append(server, sum.Total.Quantile(50).Seconds()*1000)
+			p50, err := b.bareP50(ctx, lengths, seed, b.step)
+			if err != nil {
+				return err
+			}
+			bare = append(bare, p50)
+		}
+		if err := s.stop(); err != nil {
+			return err
+		}
+		fmt.Printf("| %s | %.2f ms | %.2f ms | **%+.2f ms** |\n", lengths, median(server), median(bare), median(server)-median(bare))
+	}
+	return nil
+}
+
+func (b *bench) bareP50(ctx context.Context, lengths string, seed uint64, d time.Duration) (float64, error) {
+	rows, err := b.rows(lengths, seed, 2000)
+	if err != nil {
+		return 0, err
+	}
+	var took []float64
+	began := time.Now()
+	for i := 0; time.Since(began) < d; i++ {
+		t := time.Now()
+		if _, err := b.raw.Run(ctx, infer.Batch{Rows: rows[i%len(rows) : i%len(rows)+1], Wide: true}); err != nil {
+			return 0, err
+		}
+		took = append(took, time.Since(t).Seconds()*1000)
+	}
+	return median(took), nil
+}
+
+// open compares the choice between wide and narrow runs with both fixed modes, at arrivals that do not wait.
+func (b *bench) open(ctx context.Context) error {
+	fmt.Printf("\n## Open loop: p95 by mode, Poisson arrivals at a share of capacity\n\n" +
+		"| texts | load | auto | always wide | never wide | auto / better fixed |\n|---|---|---|---|---|---|\n")
+	modes := []infer.WideMode{infer.WideAuto, infer.WideAlways, infer.WideNever}
+	servers := map[infer.WideMode]*server{}
+	for _, m := range modes {
+		s, err := b.serve(ctx, m)
+		if err != nil {
+			return err
+		}
+		servers[m] = s
+	}
+	for _, lengths := range []string{"mixed", "short"} {
+		sum, err := b.load(ctx, servers[infer.WideAuto], lengths, 300, loadgen.Plan{Clients: 32, Duration: b.step, Warmup: b.step / 5})
+		if err != nil {
+			return err
+		}
+		capacity := float64(sum.Total.WindowTexts) / sum.Window.Seconds()
+		for _, share := range []float64{0.3, 0.6} {
+			p95 := map[infer.WideMode][]float64{}
+			for round := range b.rounds {
+				for _, m := range modes {
+					sum, err := b.load(ctx, servers[m], lengths, uint64(400+round),
+						loadgen.Plan{Clients: 512, Rate: capacity * share, Duration: 2 * b.step, Warmup: b.step / 5})
+					if err != nil {
+						return err
+					}
+					p95[m] = append(p95[m], sum.Total.Quantile(95).Seconds()*1000)
+				}
+			}
+			auto, wide, narrow := median(p95[infer.WideAuto]), median(p95[infer.WideAlways]), median(p95[infer.WideNever])
+			fmt.Printf("| %s | %.0f %% of %.0f/s | %.1f ms | %.1f ms | %.1f ms | **%.2f** |\n", lengths, 100*share, capacity, auto, wide, narrow,
+				auto/min(wide, narrow))
+		}
+	}
+	for _, s := range servers {
+		if err := s.stop(); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func ms(d time.Duration) string { return fmt.Sprintf("%.1f ms", d.Seconds()*1000) }
