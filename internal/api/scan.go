@@ -328,11 +328,10 @@ func (s *scanner) boolean() (bool, error) {
 
 // integer reads a whole number of lo to hi.
 func (s *scanner) integer(lo, hi int64) (int64, error) {
-	start := s.i
 	if c := s.next(); c != '-' && (c < '0' || c > '9') {
 		return 0, s.fail(s.i, "%s must be a whole number, got %s", s.subject(), s.kind())
 	}
-	start = s.i
+	start := s.i
 	if err := s.number(); err != nil {
 		return 0, err
 	}

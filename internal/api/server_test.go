@@ -225,7 +225,7 @@ func TestServerListeners(t *testing.T) {
 	}
 }
 
-// TestHostileClients: headers that do not come or do not end, bodies that trickle, clients that do not read.
+// TestHostileClients: headers that do not come or do not end, bodies that trickle or are announced too large.
 func TestHostileClients(t *testing.T) {
 	d := newDoor(t, Config{BodyTimeout: 50 * time.Millisecond, WriteTimeout: 50 * time.Millisecond})
 	url, _, _ := serveDoor(t, ServerConfig{ReadHeaderTimeout: 50 * time.Millisecond, MaxHeaderBytes: 8 << 10}, d.Handler())
@@ -302,5 +302,31 @@ func TestKeepAliveOutlivesDeadlines(t *testing.T) {
 		if err := <-done; err != nil {
 			t.Errorf("%s: %v", tc.path, err)
 		}
+	}
+}
+
+// TestClientDoesNotRead: an answer that nobody takes ends by WriteTimeout and holds up no drain.
+func TestClientDoesNotRead(t *testing.T) {
+	d := newDoor(t, Config{WriteTimeout: 100 * time.Millisecond})
+	d.fake.dims = 4096
+	url, _, stop := serveDoor(t, ServerConfig{Grace: time.Minute}, d.Handler())
+	conn, err := net.Dial("tcp", strings.TrimPrefix(url, "http://"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer conn.Close()
+	body := `{"texts":["a"` + strings.Repeat(`,"a"`, 1000) + `]}` // an answer of 40 MB: more than socket buffers hold
+	if _, err := fmt.Fprintf(conn, "POST /api/v1/embed HTTP/1.1\r\nHost: x\r\nContent-Length: %d\r\n\r\n%s", len(body), body); err != nil {
+		t.Fatal(err)
+	}
+	for d.fake.done.Load() == 0 {
+		<-time.After(time.Millisecond)
+	}
+	before := time.Now()
+	if err := stop(); err != nil {
+		t.Error(err)
+	}
+	if took := time.Since(before); took > 30*time.Second {
+		t.Errorf("the drain took %s", took)
 	}
 }

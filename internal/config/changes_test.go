@@ -85,8 +85,6 @@ func alter(v reflect.Value) {
 		v.SetBool(!v.Bool())
 	case reflect.Int, reflect.Int64:
 		v.SetInt(v.Int() + 1)
-	case reflect.Float64:
-		v.SetFloat(v.Float() + 1)
 	case reflect.Slice:
 		v.Set(reflect.ValueOf([]string{"altered"}))
 	case reflect.Map:

@@ -36,7 +36,7 @@ type Config struct {
 	// DrainDelay is how long a stopping node keeps serving after its readiness turned to 503, so that load
 	// balancers notice first. Default 5s; 0s to 5m.
 	DrainDelay Duration `yaml:"drain_delay" reload:"yes"`
-	// DrainTimeout is how long requests in flight may then take before they are cut off. Default 20s; 0s to 1h.
+	// DrainTimeout is how long requests in flight may then take before they are cut off. Default 20s; 1ms to 1h.
 	DrainTimeout Duration `yaml:"drain_timeout" reload:"yes"`
 
 	origins map[string]origin // where each value that is not a default was set
@@ -141,9 +141,6 @@ type Engine struct {
 	// QueueTokens is how many tokens may wait before a request is refused as overloaded. Default 65536, about
 	// 10 seconds of two such cores; BatchTokens to 1073741824.
 	QueueTokens int `yaml:"queue_tokens" reload:"restart"`
-	// LengthRatio bounds padding: the shortest row of a run has at least this part of the tokens of its
-	// longest. Default 0.7; over 0 to 1.
-	LengthRatio float64 `yaml:"length_ratio" reload:"restart"`
 	// Wide says when one run may use all cores instead of one: auto (a lone request on an idle node), always
 	// or never. Default auto.
 	Wide string `yaml:"wide" reload:"restart"`

@@ -112,7 +112,8 @@ func TestExampleFileHasEveryKey(t *testing.T) {
 			if list, ok := at.([]any); ok && len(list) > 0 {
 				at = list[0]
 			}
-			m, ok := at.(map[string]any)
+			m, _ := at.(map[string]any)
+			var ok bool
 			if at, ok = m[step]; !ok {
 				t.Errorf("%s has no %s", exampleFile, path)
 				return

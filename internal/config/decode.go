@@ -291,12 +291,6 @@ func setScalar(v reflect.Value, text string) error {
 			return fmt.Errorf("%s is not a whole number", quote(text))
 		}
 		v.SetInt(int64(i))
-	case reflect.Float64:
-		f, err := strconv.ParseFloat(text, 64)
-		if err != nil {
-			return fmt.Errorf("%s is not a number", quote(text))
-		}
-		v.SetFloat(f)
 	default:
 		return fmt.Errorf("cannot be set from a text")
 	}

@@ -32,7 +32,7 @@ func TestParseReadsEveryKind(t *testing.T) {
 node: {name: n1, labels: {gpu: orin, rack: 2}}
 listen:
   - address: 127.0.0.1:9000
-engine: {providers: [cuda, cpu], threads: 4, length_ratio: 0.5, run_timeout: 1m30s}
+engine: {providers: [cuda, cpu], threads: 4, run_timeout: 1m30s}
 api:
   max_body: 2MiB
   token_ids: true
@@ -54,7 +54,7 @@ drain_delay: 0
 		t.Errorf("listen is %+v", c.Listen)
 	}
 	e := c.Engine
-	if !slices.Equal(e.Providers, []string{"cuda", "cpu"}) || e.Threads != 4 || e.LengthRatio != 0.5 || e.RunTimeout.Std() != 90*time.Second || e.BatchTokens != 256 {
+	if !slices.Equal(e.Providers, []string{"cuda", "cpu"}) || e.Threads != 4 || e.RunTimeout.Std() != 90*time.Second || e.BatchTokens != 256 {
 		t.Errorf("engine is %+v", e)
 	}
 	if c.API.MaxBody != 2<<20 || !c.API.TokenIDs || c.API.MaxInputs != 2048 || c.DrainDelay != 0 {
@@ -136,7 +136,7 @@ api:
 		`f.yaml:2: log.level: "loud", must be one of debug, info, warn, error`,
 		`f.yaml:4: engine.threads: -1, must be from 0 to 1024`,
 		`f.yaml:5: engine.wide: "sometimes", must be one of auto, always, never`,
-		`f.yaml:6: engine.nonsense_key: unknown key, there are batch_tokens, length_ratio, library_path, load_timeout, providers, queue_tokens, run_timeout, threads, wide`,
+		`f.yaml:6: engine.nonsense_key: unknown key, there are batch_tokens, library_path, load_timeout, providers, queue_tokens, run_timeout, threads, wide`,
 		`f.yaml:8: api.max_inputs: "x" is not a whole number`,
 	}
 	if !slices.Equal(got, want) {
@@ -246,7 +246,7 @@ func FuzzParse(f *testing.F) {
 	}
 	for _, s := range []string{
 		"node: &n {<<: *n}", "a: &a [*a]", "models: [{name: a, <<: [*a]}]", "listen: [{address: ':0'}, ~]", "{a: b}: c",
-		"? [x]\n: y", "--- !!binary x", "engine: {length_ratio: .nan}", "api: {max_body: 99999999TiB}", "\xff", "node: {labels: {\"\\x00\": \"\\n\"}}",
+		"? [x]\n: y", "--- !!binary x", "engine: {threads: .nan}", "api: {max_body: 99999999TiB}", "\xff", "node: {labels: {\"\\x00\": \"\\n\"}}",
 	} {
 		f.Add([]byte(s), "engine.threads")
 	}

@@ -12,7 +12,6 @@ func Default() *Config {
 			Providers:   []string{"cpu"},
 			BatchTokens: 256,
 			QueueTokens: 65536,
-			LengthRatio: 0.7,
 			Wide:        "auto",
 			RunTimeout:  Duration(30 * time.Second),
 			LoadTimeout: Duration(10 * time.Minute),

@@ -26,8 +26,7 @@ func TestEnvironmentOverFileOverPlainVariables(t *testing.T) {
 	c, err := Parse(file, "f.yaml", []string{
 		"REGION=plain", "CLUSTER_NAME=plain", "ENVIRONMENT=staging", "PATH=/bin", "broken",
 		"AKIDB_NODE_ZONE=env", "AKIDB_ENGINE_PROVIDERS=tensorrt, cpu", "AKIDB_ENGINE_THREADS=3", "AKIDB_API_MAX_BODY=2MiB",
-		"AKIDB_NODE_LABELS=gpu=orin, rack=2", "AKIDB_DRAIN_DELAY=1s", "AKIDB_METRICS_REQUIRE_KEY=", "AKIDB_ADMIN_SOCKET=/tmp/a.sock",
-		"AKIDB_ENGINE_LENGTH_RATIO=0.25", "AKIDB_API_TOKEN_IDS=true",
+		"AKIDB_NODE_LABELS=gpu=orin, rack=2", "AKIDB_DRAIN_DELAY=1s", "AKIDB_METRICS_REQUIRE_KEY=", "AKIDB_ADMIN_SOCKET=/tmp/a.sock", "AKIDB_API_TOKEN_IDS=true",
 	})
 	if err != nil {
 		t.Fatal(err)
@@ -35,7 +34,7 @@ func TestEnvironmentOverFileOverPlainVariables(t *testing.T) {
 	if c.Node.Region != "file" || c.Node.Cluster != "plain" || c.Node.Environment != "staging" || c.Node.Zone != "env" {
 		t.Errorf("node is %+v", c.Node)
 	}
-	if !slices.Equal(c.Engine.Providers, []string{"tensorrt", "cpu"}) || c.Engine.Threads != 3 || c.Engine.LengthRatio != 0.25 {
+	if !slices.Equal(c.Engine.Providers, []string{"tensorrt", "cpu"}) || c.Engine.Threads != 3 {
 		t.Errorf("engine is %+v", c.Engine)
 	}
 	if c.API.MaxBody != 2<<20 || !c.API.TokenIDs || c.Admin.Socket != "/tmp/a.sock" || c.Metrics.RequireKey {

@@ -75,7 +75,7 @@ func (c *Config) validate(r *report) {
 	k.path("state_dir", c.StateDir, true)
 	k.path("cache_dir", c.CacheDir, true)
 	within(k, "drain_delay", c.DrainDelay, 0, Duration(5*time.Minute))
-	within(k, "drain_timeout", c.DrainTimeout, 0, Duration(time.Hour))
+	within(k, "drain_timeout", c.DrainTimeout, Duration(time.Millisecond), Duration(time.Hour))
 }
 
 func (k checker) problem(path, format string, args ...any) {
@@ -211,9 +211,6 @@ func (k checker) engine(e Engine) {
 	within(k, "engine.queue_tokens", e.QueueTokens, 16, 1<<30)
 	if e.QueueTokens < e.BatchTokens {
 		k.problem("engine.queue_tokens", "%d, must be at least engine.batch_tokens, %d", e.QueueTokens, e.BatchTokens)
-	}
-	if !(e.LengthRatio > 0 && e.LengthRatio <= 1) { // not NaN either
-		k.problem("engine.length_ratio", "%v, must be over 0 and at most 1", e.LengthRatio)
 	}
 	k.oneOf("engine.wide", e.Wide, wides)
 	within(k, "engine.run_timeout", e.RunTimeout, Duration(100*time.Millisecond), Duration(time.Hour))

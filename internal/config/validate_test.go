@@ -2,7 +2,6 @@ package config
 
 import (
 	"fmt"
-	"math"
 	"slices"
 	"strings"
 	"testing"
@@ -50,7 +49,7 @@ func TestRules(t *testing.T) {
 		{func(c *Config) { c.Log.Format = "logfmt" }, `log.format: "logfmt", must be one of json, text`},
 		{model(func(m *Model) {}), ""},
 		{model(func(m *Model) { m.Name = "" }), "models[0].name: missing"},
-		{model(func(m *Model) { m.Name = "MiniLM" }), `models[0].name: "MiniLM", must be 1 to 64 of a-z`},
+		{model(func(m *Model) { m.Name = "Mini LM" }), `models[0].name: "Mini LM", must be 1 to 64 of a-z`},
 		{model(func(m *Model) { m.Name = "../x" }), `models[0].name: "../x", must be`},
 		{model(func(m *Model) { m.Path = "" }), "models[0].path: missing"},
 		{model(func(m *Model) { m.Path = "/a\x00b" }), `models[0].path: "/a\x00b" is no path`},
@@ -71,9 +70,6 @@ func TestRules(t *testing.T) {
 		{func(c *Config) { c.Engine.Providers = []string{"gpu"} }, `engine.providers[0]: "gpu", must be one of`},
 		{func(c *Config) { c.Engine.BatchTokens = 15 }, "engine.batch_tokens: 15, must be from 16 to 1048576"},
 		{func(c *Config) { c.Engine.QueueTokens = 100 }, "engine.queue_tokens: 100, must be at least engine.batch_tokens, 256"},
-		{func(c *Config) { c.Engine.LengthRatio = math.NaN() }, "engine.length_ratio: NaN, must be over 0 and at most 1"},
-		{func(c *Config) { c.Engine.LengthRatio = 0 }, "engine.length_ratio: 0, must be"},
-		{func(c *Config) { c.Engine.LengthRatio = 1.01 }, "engine.length_ratio: 1.01, must be"},
 		{func(c *Config) { c.Engine.RunTimeout = 1 }, "engine.run_timeout: 1ns, must be from 100ms to 1h"},
 		{func(c *Config) { c.Engine.LoadTimeout = -1 }, "engine.load_timeout: -1ns, must be from 1s to 24h"},
 		{func(c *Config) { c.API.Deadline = 0 }, "api.deadline: 0s, must be from 1ms to 1h"},
@@ -86,7 +82,7 @@ func TestRules(t *testing.T) {
 		{func(c *Config) { c.Metrics.RequireKey, c.API.KeysFile = true, "/keys" }, ""},
 		{func(c *Config) { c.StateDir = "" }, "state_dir: empty, must be a directory"},
 		{func(c *Config) { c.DrainDelay = Duration(1e12) }, "drain_delay: 16m40s, must be from 0s to 5m"},
-		{func(c *Config) { c.DrainTimeout = -5 }, "drain_timeout: -5ns, must be from 0s to 1h"},
+		{func(c *Config) { c.DrainTimeout = -5 }, "drain_timeout: -5ns, must be from 1ms to 1h"},
 	} {
 		c := Default()
 		tt.change(c)

@@ -100,7 +100,7 @@ func (d *Daemon) wire(cfg *config.Config) (err error) {
 
 func (d *Daemon) listen() error {
 	for _, l := range d.opt.Config.Listen {
-		ln, err := net.Listen("tcp", l.Address)
+		ln, err := api.Listen(context.Background(), l.Address)
 		if err != nil {
 			return fmt.Errorf("listen.address %s: %w", l.Address, err)
 		}

@@ -15,7 +15,7 @@ func engineConfig(opt Options) infer.Config {
 	return infer.Config{
 		Open:        opt.Open,
 		Options:     infer.Options{Providers: c.Providers, Threads: c.Threads, CacheDir: opt.Config.CacheDir},
-		BatchTokens: c.BatchTokens, QueueTokens: c.QueueTokens, LengthRatio: c.LengthRatio, Wide: infer.WideMode(c.Wide),
+		BatchTokens: c.BatchTokens, QueueTokens: c.QueueTokens, Wide: infer.WideMode(c.Wide),
 		RunTimeout: time.Duration(c.RunTimeout), LoadTimeout: time.Duration(c.LoadTimeout),
 		Linger: time.Duration(opt.Config.API.Deadline),
 		Logger: opt.Telemetry.Logger, Registerer: opt.Telemetry.Registry,

@@ -17,11 +17,14 @@ type Artifact struct {
 
 // Caps is what an opened Backend can do. It does not change while the Backend is open.
 type Caps struct {
-	Provider   string // execution provider in use: "cpu", "cuda" or "tensorrt"
-	Lanes      int    // calls of Run that gain from running at once, >= 1
-	MaxTokens  int    // padded tokens (rows x longest row) of one Run, >= Spec.MaxTokens
-	Wide       bool   // Run obeys Batch.Wide: one call may use all cores
-	Dimensions int    // length of a pooled vector
+	Provider  string // execution provider in use: "cpu", "cuda" or "tensorrt"
+	Lanes     int    // calls of Run that gain from running at once, >= 1
+	MaxTokens int    // padded tokens (rows x longest row) of one Run, >= Spec.MaxTokens
+	// RunOverhead is what one Run costs besides its rows, in padded tokens: the engine weighs padding against it
+	// when it fills a batch. 0 means that padding never pays.
+	RunOverhead int
+	Wide        bool // Run obeys Batch.Wide: one call may use all cores
+	Dimensions  int  // length of a pooled vector
 }
 
 // Batch is token rows that are computed together. It is plain data: it fits over a socket.

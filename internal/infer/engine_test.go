@@ -81,7 +81,7 @@ type rig struct {
 
 func newRig(t *testing.T, change func(*infer.Config)) *rig {
 	t.Helper()
-	r := &rig{t: t, dir: modelDir(t), caps: infer.Caps{Provider: "cpu", Lanes: 2, MaxTokens: 512, Dimensions: testDims, Wide: true}}
+	r := &rig{t: t, dir: modelDir(t), caps: infer.Caps{Provider: "cpu", Lanes: 2, MaxTokens: 512, Dimensions: testDims, RunOverhead: 8, Wide: true}}
 	cfg := infer.Config{Open: r.open, Options: infer.Options{Threads: 2}, Registerer: prometheus.NewRegistry()}
 	if change != nil {
 		change(&cfg)
@@ -300,7 +300,7 @@ func TestAliases(t *testing.T) {
 
 // TestBatching: while both lanes are busy, what waits is grouped by length within the limits.
 func TestBatching(t *testing.T) {
-	r := newRig(t, func(c *infer.Config) { c.BatchTokens = 60; c.LengthRatio = 0.5; c.Wide = infer.WideNever })
+	r := newRig(t, func(c *infer.Config) { c.BatchTokens = 60; c.Wide = infer.WideNever })
 	f := r.install("m")
 	gate := make(chan struct{})
 	var held atomic.Int32
@@ -330,7 +330,7 @@ func TestBatching(t *testing.T) {
 		for _, row := range b.Rows {
 			shortest, longest = min(shortest, len(row)), max(longest, len(row))
 		}
-		if b.PaddedTokens() > 60 || float64(shortest) < 0.5*float64(longest) {
+		if b.PaddedTokens() > 60 || longest-shortest > 1 {
 			t.Errorf("a run of %d rows from %d to %d tokens", len(b.Rows), shortest, longest)
 		}
 		if longest <= 6 && len(b.Rows) > 1 {

@@ -240,14 +240,14 @@ func TestSwapDropsNothing(t *testing.T) {
 func TestInstallThatFailsLeavesTheOldVersion(t *testing.T) {
 	r := newRig(t, nil)
 	r.install("m")
-	for name, break_ := range map[string]func(){
+	for name, breakIt := range map[string]func(){
 		"open":    func() { r.fail = errTest },
 		"warm-up": func() { r.fail, r.knobs = nil, backendtest.Knobs{Fail: func(infer.Batch) error { return errTest }} },
 		"NaN":     func() { r.knobs = backendtest.Knobs{NaN: func([]int32) bool { return true }} },
 		"panic":   func() { r.knobs = backendtest.Knobs{Panic: func(infer.Batch) bool { return true }} },
 	} {
 		r.mu.Lock()
-		break_()
+		breakIt()
 		r.mu.Unlock()
 		err := r.Install(t.Context(), embedding.Model{Name: "m", Digest: "sha256-" + strings.Repeat("9", 64)}, r.dir, infer.Settings{Aliases: []string{"default"}})
 		if err == nil {

@@ -10,7 +10,6 @@ package infer
 import (
 	"context"
 	"errors"
-	"fmt"
 	"log/slog"
 	"runtime"
 	"sync"
@@ -37,15 +36,12 @@ type Config struct {
 	Open    Open    // opens a model; required
 	Options Options // given to Open; Options.Threads 0 becomes the number of usable cores
 
-	// BatchTokens is the padded tokens one run may hold. Default 256 on the CPU, where larger batches only add
-	// latency (docs/benchmarks.md), and what the backend takes on a GPU.
+	// BatchTokens is the padded tokens one run on the CPU may hold. Default 256: larger ones only add latency
+	// (docs/benchmarks.md). On a GPU a run holds what the backend takes.
 	BatchTokens int
 	// QueueTokens is how many tokens may wait. While that many wait, new requests are refused as overloaded; one
 	// request may overshoot it. Default 65,536: about ten seconds of MiniLM on two cores.
 	QueueTokens int
-	// LengthRatio is the least shortest/longest of the rows of one run, 0 < r <= 1: it bounds padding.
-	// Default 0.85.
-	LengthRatio float64
 	Wide        WideMode      // default auto
 	RunTimeout  time.Duration // one run; then it is aborted and, if it will not end, the backend is given up. Default 30 s
 	LoadTimeout time.Duration // opening and warming one model, a TensorRT build included. Default 10 min
@@ -64,15 +60,12 @@ func (c *Config) setDefaults() error {
 	if c.Options.Threads <= 0 {
 		c.Options.Threads = runtime.GOMAXPROCS(0) // cgroup- and affinity-aware since Go 1.25
 	}
+	setDefault(&c.BatchTokens, 256)
 	setDefault(&c.QueueTokens, 65536)
-	setDefault(&c.LengthRatio, 0.85)
 	setDefault(&c.Wide, WideAuto)
 	setDefault(&c.RunTimeout, 30*time.Second)
 	setDefault(&c.LoadTimeout, 10*time.Minute)
 	setDefault(&c.Linger, 10*time.Second)
-	if c.LengthRatio < 0 || c.LengthRatio > 1 {
-		return fmt.Errorf("infer: length ratio is %v, must be over 0 and at most 1", c.LengthRatio)
-	}
 	if c.Logger == nil {
 		c.Logger = slog.New(slog.DiscardHandler)
 	}

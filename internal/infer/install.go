@@ -21,9 +21,9 @@ const (
 	// DefaultModel is the name that requests without a model ask for: an alias of one model.
 	DefaultModel = "default"
 
-	// graphFile is the graph that is built for a directory without one, named for the builder's version so that
-	// a newer one does not trust an older one's file. Names with this prefix are no part of a model's digest.
-	graphFile = "akidb-graph-v1.onnx"
+	// graphFile is the graph that is built for a directory without one. Names with this prefix are no part of a
+	// model's digest, and the store never takes one from outside.
+	graphFile = "akidb-graph.onnx"
 
 	maxTokenizerBytes = 64 << 20
 	goldenCosine      = 0.999 // of golden.json; room for fp16 against the fp32 it was made with
@@ -248,15 +248,13 @@ func readTokenizer(dir string) (*tokenizer.Tokenizer, error) {
 	return t, nil
 }
 
-// graphPath checks the ready-made graph, or builds one once.
+// graphPath checks the ready-made graph, or builds one: every time, for it takes a few milliseconds and the
+// builder may be newer than the file.
 func graphPath(dir string, spec modeldir.Spec) (string, error) {
 	if spec.ONNX != "" {
 		return filepath.Join(dir, spec.ONNX), graph.CheckExternalData(dir, spec.ONNX)
 	}
 	path := filepath.Join(dir, graphFile)
-	if _, err := os.Stat(path); err == nil {
-		return path, nil
-	}
 	return path, graph.Build(dir, path)
 }
 

@@ -96,44 +96,47 @@ func (q *queue) head() int {
 	return best
 }
 
-// take removes and returns the head and its neighbours in length, at most budget padded tokens, the shortest
-// row at least ratio of the longest. The head is returned even when it alone is over the budget.
-func (q *queue) take(budget int, ratio float64) []*item {
+// take removes and returns the head and its neighbours in length, at most budget padded tokens. The head is
+// returned even when it alone is over the budget. overhead is what a run costs besides its rows, in padded
+// tokens.
+func (q *queue) take(budget, overhead int) []*item {
 	h := q.head()
 	if h < 0 {
 		return nil
 	}
 	lo, hi := h, h+1
 	if !q.byLen[h].solo {
-		lo, hi = q.widen(h, budget, ratio)
+		lo, hi = q.window(h, budget, overhead)
 	}
 	batch := slices.Clone(q.byLen[lo:hi])
 	q.cut(lo, hi)
 	return batch
 }
 
-// widen grows [h,h+1) to the neighbour nearest in length, left or right, while the limits hold.
-func (q *queue) widen(h, budget int, ratio float64) (lo, hi int) {
+// window is the [lo,hi) around the head that computes the most real tokens per cost, the cost being the padded
+// tokens and the overhead of the run: a short row joins longer ones when its padding costs less than a run of
+// its own would.
+func (q *queue) window(h, budget, overhead int) (lo, hi int) {
 	lo, hi = h, h+1
-	fits := func(lo, hi int) bool {
-		if lo < 0 || hi > len(q.byLen) || q.byLen[lo].solo || q.byLen[hi-1].solo {
-			return false
+	best := 0.0
+	real := 0 // of [h, end)
+	for end := h + 1; end <= len(q.byLen) && !q.byLen[end-1].solo; end++ {
+		longest := len(q.byLen[end-1].ids)
+		if end > h+1 && longest*(end-h) > budget {
+			break
 		}
-		shortest, longest := len(q.byLen[lo].ids), len(q.byLen[hi-1].ids)
-		return longest*(hi-lo) <= budget && float64(shortest) >= ratio*float64(longest)
+		real += longest
+		from, sum := h, real
+		gain := func() float64 { return float64(sum) / float64(overhead+longest*(end-from)) }
+		// Rows get shorter to the left, so the first that does not help is followed by none that does.
+		for from > 0 && !q.byLen[from-1].solo && longest*(end-from+1) <= budget &&
+			float64(len(q.byLen[from-1].ids)) >= gain()*float64(longest) {
+			from--
+			sum += len(q.byLen[from].ids)
+		}
+		if g := gain(); g > best {
+			best, lo, hi = g, from, end
+		}
 	}
-	for {
-		left, right := fits(lo-1, hi), fits(lo, hi+1)
-		if left && right { // the smaller step in length wins
-			left = len(q.byLen[lo].ids)-len(q.byLen[lo-1].ids) <= len(q.byLen[hi].ids)-len(q.byLen[hi-1].ids)
-		}
-		switch {
-		case left:
-			lo--
-		case right:
-			hi++
-		default:
-			return lo, hi
-		}
-	}
+	return lo, hi
 }

@@ -11,9 +11,6 @@ import (
 	"github.com/akidb/akidbd/internal/embedding"
 )
 
-// defaultCPUBatchTokens: on the CPU 128 to 512 padded tokens reach a core's ceiling, more only adds latency.
-const defaultCPUBatchTokens = 256
-
 // A run is one Backend.Run in flight.
 type run struct {
 	in      *instance
@@ -88,7 +85,7 @@ func (e *Engine) freeLanes(in *instance) int {
 func (e *Engine) start(in *instance) {
 	free := e.freeLanes(in)
 	wide := e.goesWide(in)
-	items := in.queue.take(e.budget(in, free), e.cfg.LengthRatio)
+	items := in.queue.take(e.budget(in, free), in.caps.RunOverhead)
 	rows := make([][]int32, len(items))
 	tokens := 0
 	for i, it := range items {
@@ -137,15 +134,12 @@ func (e *Engine) goesWide(in *instance) bool {
 
 // budget is the padded tokens of the next run: no more than its share when lanes would stay idle otherwise.
 func (e *Engine) budget(in *instance, free int) int {
-	limit := e.cfg.BatchTokens
-	if limit <= 0 {
-		limit = in.caps.MaxTokens
-		if in.onCPU() {
-			limit = defaultCPUBatchTokens
-		}
+	limit := in.caps.MaxTokens
+	if in.onCPU() {
+		limit = min(limit, e.cfg.BatchTokens)
 	}
 	share := (in.queue.tokens + free - 1) / max(free, 1)
-	return min(limit, in.caps.MaxTokens, max(share, 1))
+	return min(limit, max(share, 1))
 }
 
 // safeRun turns a panic of the backend into an error: only its batch is hit.

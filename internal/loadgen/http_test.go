@@ -140,7 +140,9 @@ func TestFailureCodes(t *testing.T) {
 			answering(500, `{"error":{"code":"internal_error","message":"x"}}`)(w, r)
 		}, "internal", "500 Internal Server Error: x"},
 		{"no JSON", answering(502, `<html>`), "http_502", "502 Bad Gateway"},
-		{"redirect", func(w http.ResponseWriter, r *http.Request) { http.Redirect(w, r, "/elsewhere", 307) }, "http_307", ""},
+		{"redirect", func(w http.ResponseWriter, r *http.Request) {
+			http.Redirect(w, r, "/elsewhere", http.StatusTemporaryRedirect)
+		}, "http_307", ""},
 		{"hangs", hang, "timeout", ""},
 		{"aborts", abort, "connection_lost", ""},
 		{"half an answer", half, "connection_lost", ""},

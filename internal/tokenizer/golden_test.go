@@ -5,6 +5,7 @@ import (
 	"bytes"
 	"compress/gzip"
 	"encoding/json"
+	"errors"
 	"io"
 	"os"
 	"path/filepath"
@@ -91,7 +92,7 @@ func checkGolden(t *testing.T, path string) (texts, encodings int) {
 	in := bufio.NewReaderSize(bytes.NewReader(readGzip(t, path)), 1<<20)
 	line := func(v any) bool {
 		data, err := in.ReadBytes('\n')
-		if err == io.EOF {
+		if errors.Is(err, io.EOF) {
 			return false
 		}
 		if err == nil {

@@ -220,7 +220,7 @@ func clearPath(path string) error {
 	if info.Mode().Type() != fs.ModeSocket {
 		return fmt.Errorf("%s is in the way: it is not a socket, remove it", path)
 	}
-	conn, err := net.DialTimeout("unix", path, time.Second)
+	conn, err := (&net.Dialer{Timeout: time.Second}).DialContext(context.Background(), "unix", path)
 	if err == nil {
 		return errors.Join(fmt.Errorf("another akidbd answers on %s: stop it first, or give this one another path", path), conn.Close())
 	}
@@ -247,7 +247,9 @@ func (s *Server) Run(ctx context.Context) error {
 		if err = s.http.Shutdown(grace); err != nil {
 			err = errors.Join(fmt.Errorf("admin socket: calls were cut off: %w", err), s.http.Close())
 		}
-		<-served
+		if serveErr := <-served; !errors.Is(serveErr, http.ErrServerClosed) {
+			err = errors.Join(err, serveErr)
+		}
 	}
 	// A successor may have put its own socket there.
 	if info, statErr := os.Lstat(s.cfg.Path); statErr == nil && os.SameFile(info, s.socket) {

@@ -115,8 +115,8 @@ func (w *writer) int32Scalar(name string, v int32) string {
 	return w.constant(name, elemInt32, nil, binary.LittleEndian.AppendUint32(nil, uint32(v)))
 }
 
-func (w *writer) floatScalar(name string, v float32) string {
-	return w.constant(name, elemFloat, nil, binary.LittleEndian.AppendUint32(nil, math.Float32bits(v)))
+func (w *writer) floatScalar(name string, v float32) {
+	w.constant(name, elemFloat, nil, binary.LittleEndian.AppendUint32(nil, math.Float32bits(v)))
 }
 
 // constant adds an initializer with its data inline.

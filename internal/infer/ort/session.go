@@ -15,6 +15,14 @@ import (
 // gpuTokens is the padded tokens of one run on a GPU.
 const gpuTokens = 16384
 
+// What a run costs besides its rows, in padded tokens. CPU: measured with MiniLM (docs/benchmarks.md), a run of n
+// tokens takes about as long as 8+n. GPU: an estimate, launching some hundred kernels costs as much as computing
+// some hundred tokens.
+const (
+	cpuRunOverhead = 8
+	gpuRunOverhead = 256
+)
+
 // gpuLanes: a second run fills the gaps in which the first one copies.
 const gpuLanes = 2
 
@@ -22,10 +30,10 @@ const gpuLanes = 2
 func (r *Runtime) open(provider string, a infer.Artifact, opt infer.Options, sig signature) (*backend, error) {
 	b := &backend{
 		sig: sig, spec: a.Spec, done: make(chan struct{}),
-		caps: infer.Caps{Provider: provider, Lanes: opt.Threads, MaxTokens: max(4096, a.Spec.MaxTokens), Dimensions: a.Spec.Hidden},
+		caps: infer.Caps{Provider: provider, Lanes: opt.Threads, MaxTokens: max(4096, a.Spec.MaxTokens), Dimensions: a.Spec.Hidden, RunOverhead: cpuRunOverhead},
 	}
 	if provider != infer.ProviderCPU {
-		b.caps.Lanes, b.caps.MaxTokens = gpuLanes, max(gpuTokens, a.Spec.MaxTokens)
+		b.caps.Lanes, b.caps.MaxTokens, b.caps.RunOverhead = gpuLanes, max(gpuTokens, a.Spec.MaxTokens), gpuRunOverhead
 	}
 	var err error
 	if b.narrow, err = r.session(provider, a, opt, sig, 1); err != nil {
