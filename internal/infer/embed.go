@@ -196,6 +196,9 @@ func (e *Engine) submit(ctx context.Context, in *instance, rows [][]int32) (*cal
 			e.seq++
 			in.queue.push(it)
 			e.addQueued(len(ids))
+			if in.onCPU() {
+				e.arrived.add(now, in.cost(len(ids)))
+			}
 			tag += uint64(len(ids))
 		}
 		it.waiters = append(it.waiters, waiter{c, i})

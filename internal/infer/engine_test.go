@@ -25,7 +25,7 @@ func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 
 const (
 	testDims      = 8
-	testMaxTokens = 64
+	testMaxTokens = 256
 )
 
 // modelDir writes a model directory whose words are w0 to w99. Its graph is never run: the backend is a fake.
@@ -81,7 +81,7 @@ type rig struct {
 
 func newRig(t *testing.T, change func(*infer.Config)) *rig {
 	t.Helper()
-	r := &rig{t: t, dir: modelDir(t), caps: infer.Caps{Provider: "cpu", Lanes: 2, MaxTokens: 512, Dimensions: testDims, RunOverhead: 8, Wide: true}}
+	r := &rig{t: t, dir: modelDir(t), caps: infer.Caps{Provider: "cpu", Lanes: 2, MaxTokens: 4096, Dimensions: testDims, RunOverhead: 8, Wide: true}}
 	cfg := infer.Config{Open: r.open, Options: infer.Options{Threads: 2}, Registerer: prometheus.NewRegistry()}
 	if change != nil {
 		change(&cfg)

@@ -97,9 +97,10 @@ type Engine struct {
 	aliases   map[string]string // alias to model name
 	instances []*instance       // every open version: current, retired, lost
 	runs      map[*run]struct{}
-	cores     int    // cores that runs on the CPU occupy now
-	wide      int    // wide runs among them
-	vtime     uint64 // start tag of the last head taken, in tokens (queue.go)
+	cores     int      // cores that runs on the CPU occupy now
+	wide      int      // wide runs among them
+	arrived   workload // on the CPU
+	vtime     uint64   // start tag of the last head taken, in tokens (queue.go)
 	seq       uint64
 	queued    int // tokens waiting over all queues
 }

@@ -39,17 +39,18 @@ type instance struct {
 	loaded        time.Time
 
 	// mu:
-	queue    queue
-	running  int       // runs in flight
-	refs     int       // Embed calls that hold it
-	perToken float64   // nanoseconds per padded token of one lane, moving average; 0 until measured
-	retired  time.Time // when a newer version took its place; zero while it is current
-	lost     bool      // will never answer again
-	reason   string    // why it does not answer
-	suspects int       // canaries that failed in a row
-	doubtful bool      // a run failed: a canary must say whether the backend still works
-	probing  bool      // a canary is in flight
-	active   time.Time // last successful run
+	queue        queue
+	running      int       // runs in flight
+	refs         int       // Embed calls that hold it
+	perToken     float64   // nanoseconds of one lane per padded token, moving average; 0 until measured
+	perWideToken float64   // nanoseconds of core time per padded token of wide runs, likewise
+	retired      time.Time // when a newer version took its place; zero while it is current
+	lost         bool      // will never answer again
+	reason       string    // why it does not answer
+	suspects     int       // canaries that failed in a row
+	doubtful     bool      // a run failed: a canary must say whether the backend still works
+	probing      bool      // a canary is in flight
+	active       time.Time // last successful run
 }
 
 func (in *instance) onCPU() bool { return in.caps.Provider == "" || in.caps.Provider == ProviderCPU }
@@ -66,21 +67,6 @@ func (in *instance) isLost() bool {
 	default:
 		return false
 	}
-}
-
-// observe learns the speed from a run. Wide runs are left out: they do not say what a lane does.
-func (in *instance) observe(r *run) {
-	in.active = time.Now()
-	in.suspects, in.doubtful = 0, false
-	if r.wide || r.padded == 0 {
-		return
-	}
-	const weight = 0.1 // of the newest: about the last twenty runs count
-	per := float64(r.took) / float64(r.padded)
-	if in.perToken == 0 {
-		in.perToken = per
-	}
-	in.perToken += weight * (per - in.perToken)
 }
 
 // acquire finds the instance for an asked model and holds it until release.

@@ -16,7 +16,8 @@ type run struct {
 	in      *instance
 	items   []*item
 	wide    bool
-	cores   int // it occupies, 0 off the CPU
+	cores   int  // it occupies, 0 off the CPU
+	freed   bool // its cores are free for others
 	padded  int
 	started time.Time
 	took    time.Duration
@@ -68,23 +69,10 @@ func (e *Engine) next() *instance {
 	return best
 }
 
-// freeLanes is how many runs the instance may start now. Runs on the CPU share the cores; a wide one has them
-// all.
-func (e *Engine) freeLanes(in *instance) int {
-	free := in.caps.Lanes - in.running
-	if in.onCPU() {
-		if e.wide > 0 || (e.cfg.Wide == WideAlways && e.cores > 0) {
-			return 0
-		}
-		free = min(free, e.cfg.Options.Threads-e.cores)
-	}
-	return max(free, 0)
-}
-
 // start takes a batch from the instance's queue and runs it.
 func (e *Engine) start(in *instance) {
 	free := e.freeLanes(in)
-	wide := e.goesWide(in)
+	wide := e.cores == 0 && e.wantsWide(in)
 	items := in.queue.take(e.budget(in, free), in.caps.RunOverhead)
 	rows := make([][]int32, len(items))
 	tokens := 0
@@ -121,15 +109,6 @@ func (e *Engine) start(in *instance) {
 		out, err := safeRun(ctx, in.backend, b)
 		e.ended(r, out, err, context.Cause(ctx))
 	})
-}
-
-// goesWide: a wide run answers one input sooner, but does less work per second than one run per core. So it is
-// for a lone input on an idle machine.
-func (e *Engine) goesWide(in *instance) bool {
-	if !in.onCPU() || !in.caps.Wide || e.cfg.Wide == WideNever || e.cores > 0 {
-		return false
-	}
-	return e.cfg.Wide == WideAlways || (len(in.queue.byLen) == 1 && e.queued == in.queue.tokens)
 }
 
 // budget is the padded tokens of the next run: no more than its share when lanes would stay idle otherwise.
@@ -187,11 +166,14 @@ func (e *Engine) ended(r *run, out Output, err, cause error) {
 
 // freeCores gives the run's cores to others, once.
 func (e *Engine) freeCores(r *run) {
-	if r.wide && r.cores > 0 {
+	if r.freed {
+		return
+	}
+	r.freed = true
+	e.cores -= r.cores
+	if r.wide {
 		e.wide--
 	}
-	e.cores -= r.cores
-	r.cores = 0
 }
 
 func (e *Engine) succeeded(r *run, out Output) {
@@ -263,29 +245,6 @@ func (e *Engine) failQueue(in *instance, err error) {
 func (e *Engine) addQueued(tokens int) {
 	e.queued += tokens
 	e.metrics.queueTokens.Set(float64(e.queued))
-}
-
-// drainTime estimates how long the instance needs for that many tokens.
-func (e *Engine) drainTime(in *instance, tokens int) time.Duration {
-	lanes := in.caps.Lanes
-	if in.onCPU() {
-		lanes = min(lanes, e.cfg.Options.Threads)
-	}
-	return time.Duration(in.perToken * float64(tokens) / float64(max(lanes, 1)))
-}
-
-// waitFor estimates when a request of that many tokens that comes now would be answered: after what comes
-// before it in the order of service.
-func (e *Engine) waitFor(in *instance, tokens int) time.Duration {
-	last, ahead := e.vtime+uint64(tokens), 0
-	for _, other := range e.instances {
-		for _, it := range other.queue.byLen {
-			if it.tag <= last {
-				ahead += len(it.ids)
-			}
-		}
-	}
-	return e.drainTime(in, ahead+tokens)
 }
 
 func checkOutput(out Output, rows, dims int) error {

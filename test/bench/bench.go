@@ -155,16 +155,16 @@ func (b *bench) ceiling(ctx context.Context, rows [][]int32, d time.Duration) (f
 		i = j
 	}
 	shuffle(batches)
-	return b.throughput(ctx, batches, d)
+	return b.throughput(ctx, batches, b.cores, d)
 }
 
-// throughput runs batches, one per core at a time, for d and gives tokens per second.
-func (b *bench) throughput(ctx context.Context, batches []infer.Batch, d time.Duration) (float64, error) {
+// throughput runs batches, lanes at a time, for d and gives tokens per second.
+func (b *bench) throughput(ctx context.Context, batches []infer.Batch, lanes int, d time.Duration) (float64, error) {
 	var next, tokens atomic.Int64
 	var wg sync.WaitGroup
-	errs := make([]error, b.cores)
+	errs := make([]error, lanes)
 	began := time.Now()
-	for c := range b.cores {
+	for c := range lanes {
 		wg.Go(func() {
 			for time.Since(began) < d {
 				batch := batches[int(next.Add(1))%len(batches)]

@@ -23,7 +23,8 @@ func median(v []float64) float64 {
 
 // shapes shows how the shape of a batch decides the tokens per second of the machine.
 func (b *bench) shapes(ctx context.Context) error {
-	fmt.Printf("\n## ONNX Runtime by shape, %d runs at once, one core each\n\n| rows x tokens | tokens/s |\n|---|---|\n", b.cores)
+	fmt.Printf("\n## ONNX Runtime by shape: %d runs at once of one core each, and one run at a time over all cores\n\n"+
+		"| rows x tokens | narrow tokens/s | wide tokens/s | wide / narrow | narrow run |\n|---|---|---|---|---|\n", b.cores)
 	for _, s := range [][2]int{{1, 8}, {1, 16}, {1, 32}, {1, 64}, {1, 128}, {1, 256}, {4, 16}, {8, 16}, {4, 32}, {8, 32}, {16, 32}, {2, 64}, {4, 64}, {2, 128}, {4, 128}} {
 		rows := make([][]int32, s[0])
 		for i := range rows {
@@ -32,11 +33,16 @@ func (b *bench) shapes(ctx context.Context) error {
 				rows[i][j] = int32(1000 + i*37 + j*11)
 			}
 		}
-		rate, err := b.throughput(ctx, []infer.Batch{{Rows: rows}}, b.step/5)
+		narrow, err := b.throughput(ctx, []infer.Batch{{Rows: rows}}, b.cores, b.step/5)
 		if err != nil {
 			return err
 		}
-		fmt.Printf("| %d x %d | %.0f |\n", s[0], s[1], rate)
+		wide, err := b.throughput(ctx, []infer.Batch{{Rows: rows, Wide: true}}, 1, b.step/5)
+		if err != nil {
+			return err
+		}
+		fmt.Printf("| %d x %d | %.0f | %.0f | %.2f | %.1f ms |\n", s[0], s[1], narrow, wide, wide/narrow,
+			float64(1000*b.cores*s[0]*s[1])/narrow)
 	}
 	return nil
 }

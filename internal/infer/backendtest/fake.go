@@ -29,6 +29,7 @@ type Fake struct {
 // Knobs are how a Fake misbehaves.
 type Knobs struct {
 	PerToken time.Duration                   // time of a run per padded token
+	Cost     func(infer.Batch) time.Duration // time of a run, besides
 	Fail     func(infer.Batch) error         // fails the batch before it is computed
 	After    func(infer.Batch) error         // fails the batch although it was computed
 	NaN      func(row []int32) bool          // rows whose vector has a NaN
@@ -140,8 +141,12 @@ func (f *Fake) wait(ctx context.Context, k Knobs, b infer.Batch) error {
 			}
 		}
 	}
-	if k.PerToken > 0 {
-		timer := time.NewTimer(k.PerToken * time.Duration(b.PaddedTokens()))
+	cost := k.PerToken * time.Duration(b.PaddedTokens())
+	if k.Cost != nil {
+		cost += k.Cost(b)
+	}
+	if cost > 0 {
+		timer := time.NewTimer(cost)
 		defer timer.Stop()
 		select {
 		case <-timer.C:
