@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"sync"
 	"time"
 )
 
@@ -26,7 +27,8 @@ func runStages(ctx context.Context, log *slog.Logger, grace func() time.Duration
 		done   chan error
 	}
 	var started []running
-	failed := make(chan struct{}, len(stages))
+	ended := make(chan struct{}) // closed when the first stage ends, asked or not
+	var once sync.Once
 	var errs []error
 
 	for _, s := range stages {
@@ -34,24 +36,21 @@ func runStages(ctx context.Context, log *slog.Logger, grace func() time.Duration
 		r := running{s, cancel, make(chan error, 1)}
 		ready := make(chan struct{})
 		go func() {
-			err := s.run(sctx, func() { close(ready) })
-			r.done <- err
-			failed <- struct{}{}
+			r.done <- s.run(sctx, func() { close(ready) })
+			once.Do(func() { close(ended) })
 		}()
 		started = append(started, r)
 		select {
 		case <-ready:
 			continue
-		case <-failed:
+		case <-ended:
 		case <-ctx.Done():
 		}
 		break
 	}
-	if len(started) == len(stages) {
-		select {
-		case <-ctx.Done():
-		case <-failed:
-		}
+	select {
+	case <-ctx.Done():
+	case <-ended:
 	}
 
 	budget, stop := context.WithTimeout(context.WithoutCancel(ctx), grace())

@@ -73,6 +73,9 @@ func (e *Engine) next() *instance {
 func (e *Engine) start(in *instance) {
 	free := e.freeLanes(in)
 	wide := e.cores == 0 && e.wantsWide(in)
+	if wide {
+		free = 1 // nothing runs beside it
+	}
 	items := in.queue.take(e.budget(in, free), in.caps.RunOverhead)
 	rows := make([][]int32, len(items))
 	tokens := 0
