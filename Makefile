@@ -25,7 +25,7 @@ help: ## show this list
 .PHONY: run
 run: build fetch ## build, fetch ONNX Runtime and a model, serve on :8080
 	@mkdir -p $(CACHE)/run
-	AKIDB_ENGINE_LIBRARY_PATH=$(ORT) AKIDB_STATE_DIR=$(CACHE)/run/state AKIDB_CACHE_DIR=$(CACHE)/run/cache \
+	@AKIDB_ENGINE_LIBRARY_PATH=$(ORT) AKIDB_STATE_DIR=$(CACHE)/run/state AKIDB_CACHE_DIR=$(CACHE)/run/cache \
 	AKIDB_LOG_FORMAT=text AKIDB_DRAIN_DELAY=0s exec $(BIN) serve --model all-MiniLM-L6-v2=$(MODEL) $(ARGS)
 
 .PHONY: build
@@ -50,6 +50,13 @@ e2e: build fetch ## the real binary with real clients
 bench: fetch ## the server against the ceiling of the machine, as ratios (docs/benchmarks.md); about 15 minutes
 	go run ./test/bench --library $(ORT) --model $(MODEL) $(ARGS)
 	go test -run '^$$' -bench . -benchmem ./internal/tokenizer ./internal/api ./internal/infer/pooling
+
+TOKENIZERS := $(CACHE)/tools/tokenizers-0.23.3
+.PHONY: bench-tokenizer
+bench-tokenizer: ## our tokenizer and Hugging Face's, one after the other on the same texts
+	@test -x $(TOKENIZERS)/bin/python || { python3 -m venv $(TOKENIZERS) && $(TOKENIZERS)/bin/pip install -q tokenizers==0.23.3; }
+	$(TOKENIZERS)/bin/python internal/tokenizer/testdata/bench_reference.py
+	go test -run '^$$' -bench Encode -benchmem ./internal/tokenizer
 
 FUZZTIME := 30s
 .PHONY: fuzz

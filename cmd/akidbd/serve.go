@@ -166,8 +166,8 @@ func greet(ctx context.Context, w io.Writer, d *daemon.Daemon) {
 
     curl -s localhost:%[1]s/api/v1/embed -d '{"text": "Hello world"}'
     curl -s localhost:%[1]s/v1/embeddings -d '{"model": "default", "input": "Hello world"}'
-    akidbd embed "a cat on the mat" "a kitten on the rug"
-    akidbd status
+    %[2]s embed "a cat on the mat" "a kitten on the rug"
+    %[2]s status
 
-`, port)
+`, port, os.Args[0])
 }

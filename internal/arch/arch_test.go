@@ -178,6 +178,22 @@ func TestOwners(t *testing.T) {
 	}
 }
 
+// TestGoleakIsOn: a package with tests proves that it leaves no goroutine behind.
+func TestGoleakIsOn(t *testing.T) {
+	on := map[string]bool{}
+	for _, f := range goFiles(t) {
+		if !strings.HasSuffix(f.name, "_test.go") || !strings.HasPrefix(f.pkg, "internal/") || f.pkg == "internal/arch" {
+			continue
+		}
+		on[f.pkg] = on[f.pkg] || slices.Contains(f.imports, "go.uber.org/goleak")
+	}
+	for pkg, ok := range on {
+		if !ok {
+			t.Errorf("no test of %s imports goleak: add a TestMain that calls goleak.VerifyTestMain", pkg)
+		}
+	}
+}
+
 // TestMapHasNoCycle also proves that the floors exist: a graph without a cycle can be laid out in floors.
 func TestMapHasNoCycle(t *testing.T) {
 	state := map[string]int{}
