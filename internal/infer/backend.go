@@ -18,6 +18,8 @@ type Artifact struct {
 // Caps is what an opened Backend can do. It does not change while the Backend is open.
 type Caps struct {
 	Provider  string // execution provider in use: "cpu", "cuda" or "tensorrt"
+	Precision string // of the computation; "" means as asked
+	MaxRows   int    // rows of one Run; 0 means that only MaxTokens limits them
 	Lanes     int    // calls of Run that gain from running at once, >= 1
 	MaxTokens int    // padded tokens (rows x longest row) of one Run, >= Spec.MaxTokens
 	// RunOverhead is what one Run costs besides its rows, in padded tokens: the engine weighs padding against it

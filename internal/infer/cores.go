@@ -107,8 +107,6 @@ func (in *instance) widePenalty() float64 {
 
 // observe learns the speed from a run.
 func (in *instance) observe(r *run) {
-	in.active = time.Now()
-	in.suspects, in.doubtful = 0, false
 	const weight = 0.1 // of the newest: about the last twenty runs count
 	per := float64(r.took) * float64(max(r.cores, 1)) / float64(r.padded+in.caps.RunOverhead)
 	learn := func(average *float64, value float64) {

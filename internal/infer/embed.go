@@ -99,6 +99,10 @@ func (in *instance) tokenize(req embedding.Request, res *embedding.Result) ([][]
 		} else if err := in.checkIDs(i, ids); err != nil {
 			return nil, err
 		}
+		if len(ids) == 0 {
+			return nil, &embedding.Error{Code: embedding.CodeUnprocessable, Param: "input", Message: fmt.Sprintf(
+				"input %d has no tokens for model %s", i, in.artifact.Model.Name)}
+		}
 		if full > in.maxTokens {
 			if !truncate {
 				return nil, &embedding.Error{Code: embedding.CodeUnprocessable, Param: "input", Message: fmt.Sprintf(
@@ -191,6 +195,7 @@ func (e *Engine) submit(ctx context.Context, in *instance, rows [][]int32) (*cal
 		it := in.queue.find(hashes[i], ids)
 		if it != nil {
 			e.metrics.shared.Inc()
+			it.tag = min(it.tag, tag) // served as early as the earliest of those who wait for it
 		} else {
 			it = &item{in: in, ids: ids, hash: hashes[i], tag: tag, seq: e.seq, enqueued: now}
 			e.seq++
@@ -214,12 +219,13 @@ func (e *Engine) admit(ctx context.Context, in *instance, rows [][]int32) error 
 		return embedding.Errorf(embedding.CodeUnavailable, "this node is shutting down")
 	}
 	if in.lost {
-		return embedding.Errorf(embedding.CodeUnavailable, "model %s: %s", in.artifact.Model.Name, in.reason)
+		return lostError(in)
 	}
-	if e.queued >= e.cfg.QueueTokens {
-		e.metrics.rejected[rejectQueue].Inc()
-		return embedding.Errorf(embedding.CodeOverloaded,
-			"the queue is full: %d tokens wait, the limit is %d: try again later", e.queued, e.cfg.QueueTokens)
+	if ctx.Err() != nil {
+		return embedding.AsError(context.Cause(ctx))
+	}
+	if err := e.room(); err != nil {
+		return err
 	}
 	deadline, ok := ctx.Deadline()
 	if !ok {
@@ -237,6 +243,16 @@ func (e *Engine) admit(ctx context.Context, in *instance, rows [][]int32) error 
 			need.Round(time.Millisecond), left.Round(time.Millisecond))
 	}
 	return nil
+}
+
+// room refuses when the queue is full. e.mu is held.
+func (e *Engine) room() error {
+	if e.queued < e.cfg.QueueTokens {
+		return nil
+	}
+	e.metrics.rejected[rejectQueue].Inc()
+	return embedding.Errorf(embedding.CodeOverloaded,
+		"the queue is full: %d tokens wait, the limit is %d: try again later", e.queued, e.cfg.QueueTokens)
 }
 
 // abandon is called when nobody waits for c any more: its queued items leave the queue, its running ones stop

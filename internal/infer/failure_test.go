@@ -181,7 +181,7 @@ func TestHang(t *testing.T) {
 			if d := time.Since(began); d > 3500*time.Millisecond {
 				t.Errorf("answered after %v", d)
 			}
-			time.Sleep(time.Second)
+			time.Sleep(3 * time.Second)
 			if _, err := r.ask("w1"); err != nil {
 				t.Errorf("deaf %v: the next request: %v", deaf, err)
 			}
@@ -275,7 +275,10 @@ func TestFailedModelSaysWhy(t *testing.T) {
 		t.Errorf("got %+v", m)
 	}
 	_, err = r.ask("w1")
-	wantCode(t, err, embedding.CodeUnavailable, "planted")
+	wantCode(t, err, embedding.CodeUnavailable, "could not be loaded")
+	if m := embedding.AsError(err).Message; strings.Contains(m, "planted") {
+		t.Errorf("the message tells a client the cause: %q", m)
+	}
 }
 
 // TestShutdown: what waits and what runs is told that the node goes.

@@ -26,7 +26,7 @@ type WideMode string
 
 // Modes of Config.Wide.
 const (
-	WideAuto   WideMode = "auto"   // a lone input with nothing else to do
+	WideAuto   WideMode = "auto"   // while the cores are not busy: cores.go
 	WideAlways WideMode = "always" // every run, one after the other: for comparison
 	WideNever  WideMode = "never"  // one core per run
 )
@@ -44,7 +44,7 @@ type Config struct {
 	QueueTokens int
 	Wide        WideMode      // default auto
 	RunTimeout  time.Duration // one run; then it is aborted and, if it will not end, the backend is given up. Default 30 s
-	LoadTimeout time.Duration // opening and warming one model, a TensorRT build included. Default 10 min
+	LoadTimeout time.Duration // opening and warming one model; a native build is not interrupted. Default 10 min
 	// Linger is how long a replaced version still answers requests that pin its digest. Default 10 s, one
 	// request deadline.
 	Linger time.Duration
@@ -134,7 +134,7 @@ func New(cfg Config) (*Engine, error) {
 // whatever it computes.
 func (e *Engine) Heartbeat() time.Time { return time.Unix(0, e.beat.Load()) }
 
-// Run watches the backends until ctx ends, then fails what waits as unavailable, waits for what runs and closes
+// Run watches the backends until ctx ends, then fails what waits as unavailable, aborts what runs and closes
 // every backend. The caller drains first if requests are to be answered.
 func (e *Engine) Run(ctx context.Context) error {
 	e.supervise(ctx)

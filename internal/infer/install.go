@@ -26,10 +26,29 @@ func (e *Engine) Announce(name string, s Settings) error {
 	return err
 }
 
+// Configure announces all models at once: an alias may move from one to another, and one that no listed model
+// has leads nowhere any more.
+func (e *Engine) Configure(models map[string]Settings) error {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	old := e.aliases
+	e.aliases = map[string]string{}
+	for name, s := range models {
+		if _, err := e.announce(name, s); err != nil {
+			e.aliases = old
+			return err
+		}
+	}
+	return nil
+}
+
 func (e *Engine) announce(name string, s Settings) (*entry, error) {
 	for _, alias := range s.Aliases {
 		if to, ok := e.aliases[alias]; ok && to != name {
 			return nil, fmt.Errorf("alias %q of model %s already leads to model %s", alias, name, to)
+		}
+		if _, ok := e.entries[alias]; ok && alias != name {
+			return nil, fmt.Errorf("alias %q of model %s is the name of another model", alias, name)
 		}
 	}
 	en := e.entries[name]
@@ -62,14 +81,26 @@ func (e *Engine) Install(ctx context.Context, m embedding.Model, dir string, s S
 		e.Fail(m.Name, err)
 		return fmt.Errorf("model %s: %w", m.Name, err)
 	}
-	if err := e.swap(in); err != nil {
-		return errors.Join(err, in.backend.Close())
+	if err := e.swap(in, nil); err != nil {
+		return fmt.Errorf("model %s: %w", m.Name, errors.Join(err, in.backend.Close()))
 	}
 	took := time.Since(started)
 	e.metrics.load.Observe(took.Seconds())
 	e.log.Info("model ready", "model", in.artifact.Model, "provider", in.caps.Provider, "dimensions", in.caps.Dimensions,
 		"max_tokens", in.maxTokens, "pooling", in.artifact.Spec.Pooling, "seconds", took.Seconds())
 	return nil
+}
+
+// Serving gives the version that serves under a name and what it was installed with; ok is false when none
+// answers.
+func (e *Engine) Serving(name string) (m embedding.Model, s Settings, ok bool) {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	en := e.entries[name]
+	if en == nil || en.current == nil || en.current.lost || en.state != embedding.ModelReady {
+		return embedding.Model{}, Settings{}, false
+	}
+	return en.current.artifact.Model, en.current.settings, true
 }
 
 // Fail notes why an announced model cannot be served. A version that serves is left alone.
@@ -101,19 +132,25 @@ func (e *Engine) Remove(name string) {
 	}
 }
 
-// swap makes in the current version.
-func (e *Engine) swap(in *instance) error {
+// swap makes in the current version; with only, not unless that is the one it replaces.
+func (e *Engine) swap(in, only *instance) error {
 	e.mu.Lock()
 	defer e.mu.Unlock()
 	if e.closed {
 		return embedding.Errorf(embedding.CodeUnavailable, "this node is shutting down")
 	}
 	en := e.entries[in.artifact.Model.Name]
+	if only != nil && (en == nil || en.current != only) {
+		return errSuperseded
+	}
 	if en == nil {
-		return fmt.Errorf("model %s was removed while it was loaded", in.artifact.Model.Name)
+		return errors.New("it was removed while it was loaded")
 	}
 	old := en.current
-	en.current, en.state, en.reason, en.reopens = in, embedding.ModelReady, "", 0
+	en.current, en.state, en.reason = in, embedding.ModelReady, ""
+	if only == nil {
+		en.reopens = 0
+	}
 	e.instances = append(e.instances, in)
 	e.metrics.serve(in)
 	e.wg.Go(func() { // a lost backend is noticed at once, not at the next tick
@@ -152,10 +189,13 @@ func (e *Engine) open(ctx context.Context, m embedding.Model, dir string, s Sett
 		return nil, err
 	}
 	in.caps = in.backend.Caps()
+	if in.caps.Precision != "" {
+		in.artifact.Model.Precision = in.caps.Precision
+	}
 	if err := e.check(ctx, in); err != nil {
 		return nil, errors.Join(err, in.backend.Close())
 	}
-	in.loaded, in.active = time.Now(), time.Now()
+	in.loaded, in.active, in.closed = time.Now(), time.Now(), make(chan struct{})
 	return in, nil
 }
 

@@ -1,8 +1,10 @@
 package infer
 
 import (
+	"errors"
 	"fmt"
 	"maps"
+	"math"
 	"slices"
 	"strings"
 	"time"
@@ -40,20 +42,28 @@ type instance struct {
 
 	// mu:
 	queue        queue
-	running      int       // runs in flight
-	refs         int       // Embed calls that hold it
-	perToken     float64   // nanoseconds of one lane per padded token, moving average; 0 until measured
-	perWideToken float64   // nanoseconds of core time per padded token of wide runs, likewise
-	retired      time.Time // when a newer version took its place; zero while it is current
-	lost         bool      // will never answer again
-	reason       string    // why it does not answer
-	suspects     int       // canaries that failed in a row
-	doubtful     bool      // a run failed: a canary must say whether the backend still works
-	probing      bool      // a canary is in flight
-	active       time.Time // last successful run
+	running      int           // runs in flight
+	refs         int           // Embed calls that hold it
+	perToken     float64       // nanoseconds of one lane per padded token, moving average; 0 until measured
+	perWideToken float64       // nanoseconds of core time per padded token of wide runs, likewise
+	retired      time.Time     // when a newer version took its place; zero while it is current
+	lost         bool          // will never answer again
+	suspects     int           // canaries that failed in a row
+	doubtful     bool          // a run failed: a canary must say whether the backend still works
+	probing      bool          // a canary is in flight
+	probed       time.Time     // start of the last canary
+	active       time.Time     // last successful run
+	closed       chan struct{} // closed when the backend has closed
 }
 
 func (in *instance) onCPU() bool { return in.caps.Provider == "" || in.caps.Provider == ProviderCPU }
+
+func (in *instance) maxRows() int {
+	if in.caps.MaxRows > 0 {
+		return in.caps.MaxRows
+	}
+	return math.MaxInt
+}
 
 func (in *instance) promptNames() []string { return slices.Sorted(maps.Keys(in.prompts)) }
 
@@ -93,7 +103,11 @@ func (e *Engine) acquire(asked string) (*instance, error) {
 		}
 	}
 	if in == nil || in.lost {
-		return nil, embedding.Errorf(embedding.CodeUnavailable, "model %s is not ready: %s", name, en.why())
+		return nil, &embedding.Error{Code: embedding.CodeUnavailable, Err: errors.New(en.reason),
+			Message: fmt.Sprintf("model %s is not ready: %s", name, en.why())}
+	}
+	if err := e.room(); err != nil { // before the work of tokenizing
+		return nil, err
 	}
 	in.refs++
 	return in, nil
@@ -105,9 +119,12 @@ func (e *Engine) pinned(en *entry, digest string) (*instance, error) {
 		return nil, &embedding.Error{Code: embedding.CodeInvalid, Param: "model", Message: fmt.Sprintf(
 			"digest %q has %d hex digits, give at least %d", digest, len(digest), embedding.ShortDigestLen)}
 	}
+	if in := en.current; in != nil && in.is(digest) {
+		return in, nil
+	}
 	for _, in := range e.instances {
-		m := in.artifact.Model
-		if m.Name == en.name && strings.HasPrefix(m.Digest, "sha256-"+digest) {
+		lingers := !in.lost && !in.retired.IsZero() && time.Since(in.retired) < e.cfg.Linger
+		if in.artifact.Model.Name == en.name && lingers && in.is(digest) {
 			return in, nil
 		}
 	}
@@ -117,6 +134,10 @@ func (e *Engine) pinned(en *entry, digest string) (*instance, error) {
 	}
 	return nil, &embedding.Error{Code: embedding.CodeModelNotFound, Param: "model", Message: fmt.Sprintf(
 		"version %s of model %s is not served here, %s is", digest, en.name, have)}
+}
+
+func (in *instance) is(digest string) bool {
+	return strings.HasPrefix(in.artifact.Model.Digest, "sha256-"+digest)
 }
 
 func (e *Engine) release(in *instance) {
@@ -138,8 +159,13 @@ func (e *Engine) reap(in *instance) {
 		return
 	}
 	e.instances = slices.Delete(e.instances, i, i+1)
-	e.metrics.forget(in)
+	if !slices.ContainsFunc(e.instances, func(o *instance) bool {
+		return o.artifact.Model == in.artifact.Model && o.caps.Provider == in.caps.Provider
+	}) {
+		e.metrics.forget(in)
+	}
 	e.wg.Go(func() {
+		defer close(in.closed)
 		if err := in.backend.Close(); err != nil {
 			e.log.Error("closing a model", "model", in.artifact.Model, "err", err)
 		}
@@ -156,14 +182,15 @@ func (e *Engine) served() string {
 	return "this node serves " + strings.Join(names, ", ")
 }
 
+// why is for clients: the reason itself may name paths and libraries, and is for the operator.
 func (en *entry) why() string {
 	switch {
-	case en.reason != "":
-		return en.reason
 	case en.state == embedding.ModelLoading:
 		return "it is loading"
+	case en.current != nil:
+		return "its backend was lost and is opened again"
 	}
-	return "it is not loaded"
+	return "it could not be loaded, the node's log and status say why"
 }
 
 func (e *Engine) modelInfos() []embedding.ModelInfo {

@@ -62,7 +62,7 @@ func newMetrics(reg prometheus.Registerer) *metrics {
 			[]string{"model", "digest", "precision", "provider"}),
 		rejected: map[string]prometheus.Counter{},
 	}
-	rejected := f.NewCounterVec(prometheus.CounterOpts{Name: "akidb_infer_rejected_total", Help: "Requests given up before they were computed."}, []string{"reason"})
+	rejected := f.NewCounterVec(prometheus.CounterOpts{Name: "akidb_infer_rejected_total", Help: "Requests given up before they were answered."}, []string{"reason"})
 	for _, r := range []string{rejectQueue, rejectDeadline, rejectTimeout, rejectCanceled} {
 		m.rejected[r] = rejected.WithLabelValues(r)
 	}

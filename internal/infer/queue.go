@@ -97,16 +97,16 @@ func (q *queue) head() int {
 }
 
 // take removes and returns the head and its neighbours in length, at most budget padded tokens. The head is
-// returned even when it alone is over the budget. overhead is what a run costs besides its rows, in padded
+// returned even when it alone is over the budget. rows is the most rows. overhead is what a run costs besides its rows, in padded
 // tokens.
-func (q *queue) take(budget, overhead int) []*item {
+func (q *queue) take(budget, rows, overhead int) []*item {
 	h := q.head()
 	if h < 0 {
 		return nil
 	}
 	lo, hi := h, h+1
 	if !q.byLen[h].solo {
-		lo, hi = q.window(h, budget, overhead)
+		lo, hi = q.window(h, budget, rows, overhead)
 	}
 	batch := slices.Clone(q.byLen[lo:hi])
 	q.cut(lo, hi)
@@ -116,20 +116,20 @@ func (q *queue) take(budget, overhead int) []*item {
 // window is the [lo,hi) around the head that computes the most real tokens per cost, the cost being the padded
 // tokens and the overhead of the run: a short row joins longer ones when its padding costs less than a run of
 // its own would.
-func (q *queue) window(h, budget, overhead int) (lo, hi int) {
+func (q *queue) window(h, budget, rows, overhead int) (lo, hi int) {
 	lo, hi = h, h+1
 	best := 0.0
 	real := 0 // of [h, end)
 	for end := h + 1; end <= len(q.byLen) && !q.byLen[end-1].solo; end++ {
 		longest := len(q.byLen[end-1].ids)
-		if end > h+1 && longest*(end-h) > budget {
+		if end > h+1 && (longest*(end-h) > budget || end-h > rows) {
 			break
 		}
 		real += longest
 		from, sum := h, real
 		gain := func() float64 { return float64(sum) / float64(overhead+longest*(end-from)) }
 		// Rows get shorter to the left, so the first that does not help is followed by none that does.
-		for from > 0 && !q.byLen[from-1].solo && longest*(end-from+1) <= budget &&
+		for from > 0 && !q.byLen[from-1].solo && longest*(end-from+1) <= budget && end-from < rows &&
 			float64(len(q.byLen[from-1].ids)) >= gain()*float64(longest) {
 			from--
 			sum += len(q.byLen[from].ids)

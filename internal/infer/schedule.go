@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"math"
 	"runtime/debug"
+	"slices"
 	"time"
 
 	"github.com/akidb/akidbd/internal/embedding"
@@ -76,14 +77,15 @@ func (e *Engine) start(in *instance) {
 	if wide {
 		free = 1 // nothing runs beside it
 	}
-	items := in.queue.take(e.budget(in, free), in.caps.RunOverhead)
+	items := in.queue.take(e.budget(in, free), in.maxRows(), in.caps.RunOverhead)
 	rows := make([][]int32, len(items))
-	tokens := 0
+	tokens, first := 0, items[0].tag
 	for i, it := range items {
 		rows[i] = it.ids
 		tokens += len(it.ids)
-		e.vtime = max(e.vtime, it.tag)
+		first = min(first, it.tag)
 	}
+	e.vtime = max(e.vtime, first) // the head's: its neighbours may belong to the end of a long request
 	e.addQueued(-tokens)
 
 	ctx, cancel := context.WithCancelCause(e.ctx)
@@ -151,13 +153,14 @@ func (e *Engine) ended(r *run, out Output, err, cause error) {
 	case err == nil:
 		e.succeeded(r, out)
 	case r.in.isLost():
-		e.failRun(r, &embedding.Error{Code: embedding.CodeUnavailable, Err: err,
-			Message: fmt.Sprintf("the backend of model %s was lost", r.in.artifact.Model.Name)})
+		e.failRun(r, lostError(r.in))
 	case errors.Is(cause, errNobodyWaits):
 	case e.ctx.Err() != nil:
 		e.failRun(r, embedding.Errorf(embedding.CodeUnavailable, "this node is shutting down"))
 	case errors.Is(cause, errRunTimeout):
-		e.suspect(r.in, cause)
+		e.metrics.failures.Inc()
+		e.log.Error("a run was aborted", "model", r.in.artifact.Model, "inputs", len(r.items), "padded_tokens", r.padded, "err", cause)
+		e.suspect(r.in)
 		e.failRun(r, &embedding.Error{Code: embedding.CodeUnavailable, Err: err, Message: fmt.Sprintf(
 			"the computation took longer than run_timeout, %v", e.cfg.RunTimeout)})
 	default:
@@ -181,6 +184,11 @@ func (e *Engine) freeCores(r *run) {
 
 func (e *Engine) succeeded(r *run, out Output) {
 	r.in.observe(r)
+	if slices.ContainsFunc(out.Vectors, finite) {
+		e.healthy(r.in)
+	} else {
+		e.suspect(r.in)
+	}
 	e.metrics.run.Observe(r.took.Seconds())
 	for i, it := range r.items {
 		e.metrics.queue.Observe(r.started.Sub(it.enqueued).Seconds())
@@ -196,9 +204,9 @@ func (e *Engine) succeeded(r *run, out Output) {
 // fails.
 func (e *Engine) failed(r *run, err error) {
 	e.metrics.failures.Inc()
-	e.log.Error("a run failed", "model", r.in.artifact.Model, "inputs", len(r.items), "padded_tokens", r.padded, "err", err)
+	e.log.Warn("a run failed", "model", r.in.artifact.Model, "inputs", len(r.items), "padded_tokens", r.padded, "err", err)
 	if len(r.items) == 1 {
-		e.suspect(r.in, err)
+		e.suspect(r.in)
 	}
 	for _, it := range r.items {
 		e.retryAlone(r, it, err)

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"time"
 
 	"github.com/akidb/akidbd/internal/embedding"
@@ -17,8 +18,6 @@ const (
 	idleCanary     = 10 * time.Second // without a successful run before an idle backend is probed
 	canaryStrikes  = 3                // canaries that fail in a row before the backend is given up
 	stuckGrace     = time.Second      // for a run to end after it was aborted
-	reopenMin      = 200 * time.Millisecond
-	reopenMax      = 30 * time.Second
 )
 
 // supervise looks after the instances until ctx ends.
@@ -35,18 +34,25 @@ func (e *Engine) supervise(ctx context.Context) {
 		e.beat.Store(time.Now().UnixNano())
 		e.mu.Lock()
 		e.giveUpStuck()
-		for _, in := range append([]*instance(nil), e.instances...) {
-			if !in.lost && in.isLost() {
-				e.lose(in, "its backend ended unexpectedly")
-			}
-			if !in.lost && e.wantsCanary(in) {
-				e.probe(in)
-			}
-			e.reap(in)
+		for _, in := range slices.Clone(e.instances) {
+			e.look(in)
 		}
 		e.dispatch()
 		e.mu.Unlock()
 	}
+}
+
+func (e *Engine) look(in *instance) {
+	switch {
+	case in.lost:
+	case in.isLost():
+		e.lose(in, "its backend ended unexpectedly")
+	case in.probing && time.Since(in.probed) > canaryTimeout+stuckGrace:
+		e.lose(in, "its canary hangs")
+	case in.wantsCanary():
+		e.probe(in)
+	}
+	e.reap(in)
 }
 
 // wakeSupervisor never blocks.
@@ -58,14 +64,15 @@ func (e *Engine) wakeSupervisor() {
 }
 
 // suspect asks for a canary: one bad input must not make a model unready, a broken backend must.
-func (e *Engine) suspect(in *instance, err error) {
+func (e *Engine) suspect(in *instance) {
 	in.doubtful = true
-	in.reason = err.Error()
 	e.wakeSupervisor()
 }
 
-func (e *Engine) wantsCanary(in *instance) bool {
-	if in.probing || !in.retired.IsZero() {
+// wantsCanary: at once when a run failed, but not faster than the pace, or strikes would follow each other
+// within milliseconds.
+func (in *instance) wantsCanary() bool {
+	if in.probing || !in.retired.IsZero() || time.Since(in.probed) < superviseEvery {
 		return false
 	}
 	return in.doubtful || (in.running == 0 && time.Since(in.active) > idleCanary)
@@ -73,7 +80,7 @@ func (e *Engine) wantsCanary(in *instance) bool {
 
 // probe sends one token through the backend, outside the queue. e.mu is held.
 func (e *Engine) probe(in *instance) {
-	in.probing = true
+	in.probing, in.probed = true, time.Now()
 	e.wg.Go(func() {
 		ctx, cancel := context.WithTimeout(e.ctx, canaryTimeout)
 		defer cancel()
@@ -87,29 +94,33 @@ func (e *Engine) probe(in *instance) {
 		e.mu.Lock()
 		defer e.mu.Unlock()
 		in.probing = false
-		if e.ctx.Err() != nil || in.lost {
+		busy := in.running > 0 && ctx.Err() != nil // it waited behind runs, which run_timeout watches
+		if e.ctx.Err() != nil || in.lost || busy {
 			return
 		}
-		e.probed(in, err)
+		if err == nil {
+			e.healthy(in)
+		} else {
+			e.strike(in, err)
+		}
 	})
 }
 
-// probed takes a canary's result. e.mu is held.
-func (e *Engine) probed(in *instance, err error) {
-	en := e.entries[in.artifact.Model.Name]
-	current := en != nil && en.current == in
-	if err == nil {
-		in.active, in.suspects, in.doubtful, in.reason = time.Now(), 0, false, ""
-		if current && en.state != embedding.ModelReady {
-			en.state, en.reason = embedding.ModelReady, ""
-			e.log.Info("model answers again", "model", in.artifact.Model)
-		}
-		return
+// healthy notes that the backend answers. e.mu is held.
+func (e *Engine) healthy(in *instance) {
+	in.active, in.suspects, in.doubtful = time.Now(), 0, false
+	if en := e.entries[in.artifact.Model.Name]; en != nil && en.current == in && en.state != embedding.ModelReady {
+		en.state, en.reason = embedding.ModelReady, ""
+		e.log.Info("model answers again", "model", in.artifact.Model)
 	}
+}
+
+// strike notes that a canary failed. e.mu is held.
+func (e *Engine) strike(in *instance, err error) {
 	e.metrics.canaries.Inc()
 	in.suspects++
 	in.doubtful = true
-	if current && en.state == embedding.ModelReady {
+	if en := e.entries[in.artifact.Model.Name]; en != nil && en.current == in && en.state == embedding.ModelReady {
 		en.state, en.reason = embedding.ModelFailed, fmt.Sprintf("its canary failed: %v", err)
 		e.log.Error("model does not answer its canary", "model", in.artifact.Model, "err", err)
 	}
@@ -130,42 +141,4 @@ func (e *Engine) giveUpStuck() {
 			"the computation did not end within run_timeout, %v, and could not be aborted", e.cfg.RunTimeout))
 		e.lose(r.in, "a run hangs")
 	}
-}
-
-// lose gives an instance up and, if it is the current one, opens its model anew. e.mu is held.
-func (e *Engine) lose(in *instance, reason string) {
-	in.lost, in.reason = true, reason
-	e.metrics.losses.Inc()
-	e.log.Error("backend lost", "model", in.artifact.Model, "reason", reason)
-	e.failQueue(in, embedding.Errorf(embedding.CodeUnavailable, "the backend of model %s was lost", in.artifact.Model.Name))
-	en := e.entries[in.artifact.Model.Name]
-	if en == nil || en.current != in {
-		return
-	}
-	en.state, en.reason = embedding.ModelFailed, reason
-	wait := min(reopenMin<<min(en.reopens, 16), reopenMax)
-	if en.reopens == 0 {
-		wait = 0
-	}
-	e.reopenAfter(en, in, wait)
-}
-
-// reopenAfter opens the model of a lost instance again, with a growing pause between tries. e.mu is held.
-func (e *Engine) reopenAfter(en *entry, lost *instance, wait time.Duration) {
-	en.reopens++
-	e.wg.Go(func() {
-		select {
-		case <-e.ctx.Done():
-			return
-		case <-time.After(wait):
-		}
-		err := e.Install(e.ctx, lost.artifact.Model, lost.artifact.Dir, lost.settings)
-		e.mu.Lock()
-		defer e.mu.Unlock()
-		if err == nil || e.ctx.Err() != nil || en.current != lost {
-			return
-		}
-		e.log.Error("opening a lost model again", "model", lost.artifact.Model, "err", err, "tries", en.reopens)
-		e.reopenAfter(en, lost, min(reopenMin<<min(en.reopens, 16), reopenMax))
-	})
 }

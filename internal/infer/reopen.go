@@ -1,0 +1,107 @@
+package infer
+
+import (
+	"errors"
+	"time"
+
+	"github.com/akidb/akidbd/internal/embedding"
+)
+
+// The pauses between tries to open a lost model again: none before the first, then doubling.
+const (
+	reopenMin = 200 * time.Millisecond
+	reopenMax = 30 * time.Second
+	// steadyAfter is how long a version must have served for its loss to count as the first one again.
+	steadyAfter = reopenMax
+	// freeWait is how long opening waits for the lost backend to close, so that its memory is free: a GPU may
+	// not hold two copies. One that hangs never closes.
+	freeWait = 2 * time.Second
+)
+
+// errSuperseded: another version came, or the model was removed, while a lost one was opened again.
+var errSuperseded = errors.New("another version took its place meanwhile")
+
+// lose gives an instance up and, if it is the current one, opens its model anew. e.mu is held.
+func (e *Engine) lose(in *instance, reason string) {
+	if in.lost {
+		return
+	}
+	in.lost = true
+	e.metrics.losses.Inc()
+	e.log.Error("backend lost", "model", in.artifact.Model, "reason", reason)
+	e.failQueue(in, lostError(in))
+	for r := range e.runs {
+		if r.in == in {
+			r.cancel(errNobodyWaits)
+		}
+	}
+	en := e.entries[in.artifact.Model.Name]
+	if en == nil || en.current != in {
+		return
+	}
+	en.state, en.reason = embedding.ModelFailed, reason
+	if time.Since(in.loaded) > steadyAfter {
+		en.reopens = 0
+	}
+	e.reopen(en, in)
+}
+
+func lostError(in *instance) *embedding.Error {
+	return embedding.Errorf(embedding.CodeUnavailable, "the backend of model %s was lost", in.artifact.Model.Name)
+}
+
+func (en *entry) pause() time.Duration {
+	if en.reopens == 0 {
+		return 0
+	}
+	return min(reopenMin<<min(en.reopens-1, 16), reopenMax)
+}
+
+// reopen opens the model of a lost instance again after a pause, unless something else took its place. e.mu is
+// held.
+func (e *Engine) reopen(en *entry, lost *instance) {
+	pause := en.pause()
+	en.reopens++
+	e.wg.Go(func() {
+		if !e.sleep(pause, nil) || !e.sleep(freeWait, lost.closed) {
+			return
+		}
+		e.mu.Lock()
+		settings, stale := en.settings, e.entries[en.name] != en || en.current != lost
+		e.mu.Unlock()
+		if stale {
+			return
+		}
+		in, err := e.open(e.ctx, lost.artifact.Model, lost.artifact.Dir, settings)
+		if err == nil {
+			if err = e.swap(in, lost); err != nil {
+				err = errors.Join(err, in.backend.Close())
+			}
+		}
+		e.mu.Lock()
+		defer e.mu.Unlock()
+		switch {
+		case err == nil:
+			e.log.Info("lost model opened again", "model", in.artifact.Model)
+		case errors.Is(err, errSuperseded) || e.ctx.Err() != nil:
+		default:
+			e.log.Error("opening a lost model again", "model", lost.artifact.Model, "err", err, "tries", en.reopens)
+			en.reason = err.Error()
+			e.reopen(en, lost)
+		}
+	})
+}
+
+// sleep waits for d or until early is closed, and says whether the engine still lives.
+func (e *Engine) sleep(d time.Duration, early <-chan struct{}) bool {
+	if d > 0 {
+		timer := time.NewTimer(d)
+		defer timer.Stop()
+		select {
+		case <-timer.C:
+		case <-early:
+		case <-e.ctx.Done():
+		}
+	}
+	return e.ctx.Err() == nil
+}
