@@ -5,13 +5,11 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"log/slog"
 	"net"
 	"os"
-	"os/signal"
 	"path/filepath"
 	"strings"
-	"syscall"
+	"sync"
 
 	"github.com/spf13/cobra"
 	"golang.org/x/term"
@@ -94,6 +92,8 @@ func serveCommand() *cobra.Command {
 func serve(ctx context.Context, cfg *config.Config, flags *configFlags, w io.Writer) error {
 	build := telemetry.ReadBuild(version)
 	tel := telemetry.New(telemetry.Config{Level: cfg.Log.SlogLevel(), Format: cfg.Log.Format, Build: build}, w)
+	signals := listenForSignals(tel.Logger)
+	defer signals.stop()
 	path, err := ort.FindLibrary(cfg.Engine.LibraryPath)
 	if err != nil {
 		return &exitError{exitConfig, err}
@@ -110,40 +110,26 @@ func serve(ctx context.Context, cfg *config.Config, flags *configFlags, w io.Wri
 	if err != nil {
 		return err
 	}
-	base := ctx
-	ctx, cancel := withSignals(base, tel.Logger, func() {
-		if _, err := d.Reload(base); err != nil {
-			tel.Logger.Error("configuration not reloaded, the old one stays", "err", err)
-		}
-	})
-	defer cancel()
-	if f, ok := w.(*os.File); ok && term.IsTerminal(int(f.Fd())) {
-		go greet(ctx, w, d)
-	}
-	err = d.Run(ctx)
-	return errors.Join(err, runtime.Close(), tel.Shutdown(context.WithoutCancel(ctx)))
-}
-
-// withSignals ends the context at SIGTERM or SIGINT, and the process at the second; SIGHUP reloads.
-func withSignals(ctx context.Context, log *slog.Logger, reload func()) (context.Context, context.CancelFunc) {
 	ctx, cancel := context.WithCancel(ctx)
-	signals := make(chan os.Signal, 4)
-	signal.Notify(signals, syscall.SIGTERM, syscall.SIGINT, syscall.SIGHUP)
-	go func() {
-		for s := range signals {
-			switch {
-			case s == syscall.SIGHUP:
-				reload()
-			case ctx.Err() != nil:
-				log.Warn("second signal: ending without a drain", "signal", s.String())
-				os.Exit(exitFailure)
-			default:
-				log.Info("stopping", "signal", s.String())
-				cancel()
+	defer cancel()
+	var beside sync.WaitGroup
+	beside.Go(func() { signals.handle(ctx, cancel) })
+	beside.Go(func() {
+		signals.reload(ctx, func() {
+			if _, err := d.Reload(ctx); err != nil {
+				tel.Logger.Error("configuration not reloaded as a whole", "err", err)
 			}
-		}
-	}()
-	return ctx, cancel
+		})
+	})
+	if f, ok := w.(*os.File); ok && term.IsTerminal(int(f.Fd())) {
+		beside.Go(func() { greet(ctx, w, d) })
+	}
+	if err := d.Run(ctx); err != nil {
+		return err // something still runs: ONNX Runtime must not go away under it
+	}
+	cancel()
+	beside.Wait()
+	return errors.Join(runtime.Close(), tel.Shutdown(context.WithoutCancel(ctx)))
 }
 
 // greet tells a person at a terminal what to try once the models are loaded.

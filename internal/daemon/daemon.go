@@ -51,7 +51,10 @@ type Daemon struct {
 	admin     *admin.Server
 	listeners []net.Listener
 
-	state  atomic.Pointer[node.State]
+	state       atomic.Value    // node.State
+	draining    context.Context // ends when the drain begins
+	stopLoading context.CancelFunc
+
 	loaded chan struct{} // closed when every configured model was tried once
 
 	reloading sync.Mutex // held while models are brought in
@@ -71,6 +74,7 @@ func New(opt Options) (*Daemon, error) {
 		self:    node.Info{ID: node.ID(name), Region: cfg.Node.Region, Zone: cfg.Node.Zone, Labels: cfg.Node.Labels},
 	}
 	d.cfg.Store(cfg)
+	d.draining, d.stopLoading = context.WithCancel(context.Background())
 	d.setState(node.Starting)
 	if err := d.wire(cfg); err != nil {
 		return nil, errors.Join(err, d.close())
@@ -145,11 +149,11 @@ func (d *Daemon) Run(ctx context.Context) error {
 	}
 	err := runStages(ctx, d.log, grace,
 		stage{"engine", d.runEngine},
+		stage{"models", d.runModels}, // stops after the API: a load that cannot be interrupted must not cut off requests
 		stage{"admin", d.runAdmin},
 		stage{"api", d.runAPI},
 		stage{"api keys", d.runKeys},
 		stage{"drain", d.runDrain},
-		stage{"models", d.runModels},
 	)
 	err = errors.Join(err, d.close())
 	d.log.Info("node stopped", "node", d.self.ID)
@@ -170,13 +174,16 @@ func (d *Daemon) runKeys(ctx context.Context, ready func()) error {
 }
 
 // runDrain is there for its stop, which comes before the API's: readiness turns to 503 while the API still
-// serves for its drain_delay.
+// serves for its drain_delay, and models stop being loaded.
 func (d *Daemon) runDrain(ctx context.Context, ready func()) error {
 	ready()
 	<-ctx.Done()
 	d.setState(node.Draining)
+	d.stopLoading()
 	d.log.Info("draining", "delay_seconds", time.Duration(d.cfg.Load().DrainDelay).Seconds())
 	return nil
 }
 
-func (d *Daemon) setState(s node.State) { d.state.Store(&s) }
+func (d *Daemon) setState(s node.State) { d.state.Store(s) }
+
+func (d *Daemon) nodeState() node.State { return d.state.Load().(node.State) }

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"io"
 	"net/http"
+	"os"
 	"path/filepath"
 	"strings"
 	"sync/atomic"
@@ -233,6 +234,34 @@ func TestReload(t *testing.T) {
 	}
 	if status, _, _ := r.embed(t, `{"text": "one"}`); status != http.StatusOK {
 		t.Error("after a failed reload the node does not answer")
+	}
+}
+
+// TestReloadMovesTheDefaultAndRepairs: the default follows the order of the list, and what failed is tried again
+// although the configuration did not change.
+func TestReloadMovesTheDefaultAndRepairs(t *testing.T) {
+	r := newRig(t, nil)
+	late := filepath.Join(t.TempDir(), "late")
+	first := r.cfg.Models[0]
+	r.cfg.Models = []config.Model{{Name: "late", Path: late, Precision: "fp32"}, first}
+	if _, err := r.Reload(t.Context()); err == nil || !strings.Contains(err.Error(), "late") {
+		t.Fatalf("a model without files: %v", err)
+	}
+	if status, _, _ := r.embed(t, `{"text": "one", "model": "tiny"}`); status != http.StatusOK {
+		t.Errorf("the other model answers %d", status)
+	}
+	if err := os.CopyFS(late, os.DirFS(testmodels.Dir(t, testmodels.DistilBERT))); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := r.Reload(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	if _, body, _ := r.embed(t, `{"text": "one"}`); !strings.Contains(body, `"late@`) {
+		t.Errorf("the default is not the first model: %.200s", body)
+	}
+	before := r.fake.Load()
+	if _, err := r.Reload(t.Context()); err != nil || r.fake.Load() != before {
+		t.Errorf("a reload without a change opened a model again: %v", err)
 	}
 }
 

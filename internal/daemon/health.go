@@ -35,7 +35,7 @@ func (d *Daemon) Health() api.Health {
 	if reason != "" {
 		h.Checks[api.CheckModelCache] = api.Check{State: api.CheckFailing, Reason: reason}
 	}
-	switch state := *d.state.Load(); {
+	switch state := d.nodeState(); {
 	case !h.Live:
 	case state == node.Draining:
 		h.Reason = "draining: this node is shutting down"

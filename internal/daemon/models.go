@@ -2,6 +2,7 @@ package daemon
 
 import (
 	"context"
+	"reflect"
 	"slices"
 	"time"
 
@@ -36,11 +37,12 @@ func (d *Daemon) runModels(ctx context.Context, ready func()) error {
 func (d *Daemon) loadModels(ctx context.Context) error {
 	d.reloading.Lock() // a reload waits for the first load
 	defer d.reloading.Unlock()
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	defer context.AfterFunc(d.draining, cancel)()
 	cfg := d.cfg.Load()
-	for _, m := range cfg.Models {
-		if err := d.engine.Announce(m.Name, settings(cfg, m)); err != nil {
-			return err
-		}
+	if err := d.engine.Configure(allSettings(cfg)); err != nil {
+		return err
 	}
 	for _, m := range cfg.Models {
 		if err := d.install(ctx, cfg, m); err != nil && ctx.Err() == nil {
@@ -48,13 +50,14 @@ func (d *Daemon) loadModels(ctx context.Context) error {
 		}
 	}
 	if ctx.Err() == nil {
-		d.setState(node.Ready)
+		d.state.CompareAndSwap(node.Starting, node.Ready) // not when it drains already
 		close(d.loaded)
 	}
 	return nil
 }
 
-// install copies a model into the store, where nobody else writes, and serves it from there.
+// install copies a model into the store, where nobody else writes, and serves it from there. One that serves
+// already, same content and same settings, is left alone.
 func (d *Daemon) install(ctx context.Context, cfg *config.Config, m config.Model) error {
 	started := time.Now()
 	entry, err := d.store.Import(ctx, m.Name, m.Path, nil)
@@ -63,8 +66,20 @@ func (d *Daemon) install(ctx context.Context, cfg *config.Config, m config.Model
 		return err
 	}
 	d.log.Debug("model is in the store", "model", entry.Model, "dir", entry.Dir, "bytes", entry.Bytes, "seconds", time.Since(started).Seconds())
+	s := settings(cfg, m)
+	if now, with, ok := d.engine.Serving(m.Name); ok && now.Digest == entry.Model.Digest && reflect.DeepEqual(with, s) {
+		return nil
+	}
 	entry.Model.Precision = m.Precision
-	return d.engine.Install(ctx, entry.Model, entry.Dir, settings(cfg, m))
+	return d.engine.Install(ctx, entry.Model, entry.Dir, s)
+}
+
+func allSettings(cfg *config.Config) map[string]infer.Settings {
+	all := make(map[string]infer.Settings, len(cfg.Models))
+	for _, m := range cfg.Models {
+		all[m.Name] = settings(cfg, m)
+	}
+	return all
 }
 
 func settings(cfg *config.Config, m config.Model) infer.Settings {

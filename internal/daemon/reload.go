@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"reflect"
 	"time"
 
 	"github.com/akidb/akidbd/internal/api/admin"
@@ -20,6 +19,13 @@ func (d *Daemon) Reload(ctx context.Context) (admin.Reloaded, error) {
 	}
 	d.reloading.Lock()
 	defer d.reloading.Unlock()
+	if err := ctx.Err(); err != nil {
+		return admin.Reloaded{}, err
+	}
+	if d.draining.Err() != nil {
+		return admin.Reloaded{}, errors.New("this node is draining")
+	}
+	ctx = context.WithoutCancel(ctx) // a client that leaves must not leave half a reload behind
 	old := d.cfg.Load()
 	cfg, err := d.opt.Load()
 	if err == nil {
@@ -37,32 +43,23 @@ func (d *Daemon) Reload(ctx context.Context) (admin.Reloaded, error) {
 		d.metrics.reloadFailures.Inc()
 	}
 	var done admin.Reloaded
-	done.Applied, done.NeedsRestart = config.Changes(old, cfg)
+	done.Applied, _ = config.Changes(old, cfg)
+	_, done.NeedsRestart = config.Changes(d.opt.Config, cfg)
 	d.log.Info("configuration reloaded", "applied", done.Applied, "needs_restart", done.NeedsRestart)
 	return done, err
 }
 
-// changeModels installs what is new or different and removes what is gone.
+// changeModels removes what is gone and installs what does not serve as it should: a new model, other content
+// under the same path, other settings, or one that failed before.
 func (d *Daemon) changeModels(ctx context.Context, old, cfg *config.Config) error {
-	before := map[string]config.Model{}
+	wanted := allSettings(cfg)
 	for _, m := range old.Models {
-		before[m.Name] = m
-	}
-	kept := map[string]bool{}
-	for _, m := range cfg.Models {
-		kept[m.Name] = true
-	}
-	for name := range before {
-		if !kept[name] {
-			d.engine.Remove(name)
+		if _, ok := wanted[m.Name]; !ok {
+			d.engine.Remove(m.Name)
 		}
 	}
-	var errs []error
+	errs := []error{d.engine.Configure(wanted)}
 	for _, m := range cfg.Models {
-		was, known := before[m.Name]
-		if known && reflect.DeepEqual(settings(old, was), settings(cfg, m)) && was.Path == m.Path {
-			continue
-		}
 		if err := d.install(ctx, cfg, m); err != nil {
 			errs = append(errs, fmt.Errorf("model %s is not changed: %w", m.Name, err))
 		}

@@ -61,7 +61,7 @@ func (d *Daemon) Status() admin.Status {
 	h := d.Health()
 	s := admin.Status{
 		Node: h.Node, Region: h.Region, Cluster: h.Cluster, Version: h.Version,
-		State: string(*d.state.Load()), Reason: h.Reason, Health: string(h.Status),
+		State: string(d.nodeState()), Reason: h.Reason, Health: string(h.Status),
 		LogLevel: d.opt.Telemetry.Level.Level(), ConfigFile: d.opt.ConfigFile,
 	}
 	for i, ln := range d.listeners {

@@ -22,8 +22,7 @@ const (
 func (e *Engine) Announce(name string, s Settings) error {
 	e.mu.Lock()
 	defer e.mu.Unlock()
-	_, err := e.announce(name, s)
-	return err
+	return e.announce(name, s)
 }
 
 // Configure announces all models at once: an alias may move from one to another, and one that no listed model
@@ -34,7 +33,7 @@ func (e *Engine) Configure(models map[string]Settings) error {
 	old := e.aliases
 	e.aliases = map[string]string{}
 	for name, s := range models {
-		if _, err := e.announce(name, s); err != nil {
+		if err := e.announce(name, s); err != nil {
 			e.aliases = old
 			return err
 		}
@@ -42,13 +41,13 @@ func (e *Engine) Configure(models map[string]Settings) error {
 	return nil
 }
 
-func (e *Engine) announce(name string, s Settings) (*entry, error) {
+func (e *Engine) announce(name string, s Settings) error {
 	for _, alias := range s.Aliases {
 		if to, ok := e.aliases[alias]; ok && to != name {
-			return nil, fmt.Errorf("alias %q of model %s already leads to model %s", alias, name, to)
+			return fmt.Errorf("alias %q of model %s already leads to model %s", alias, name, to)
 		}
 		if _, ok := e.entries[alias]; ok && alias != name {
-			return nil, fmt.Errorf("alias %q of model %s is the name of another model", alias, name)
+			return fmt.Errorf("alias %q of model %s is the name of another model", alias, name)
 		}
 	}
 	en := e.entries[name]
@@ -65,7 +64,7 @@ func (e *Engine) announce(name string, s Settings) (*entry, error) {
 	for _, alias := range s.Aliases {
 		e.aliases[alias] = name
 	}
-	return en, nil
+	return nil
 }
 
 // Install serves the model in dir under m.Name: open, warm, golden check, then swap. Whatever fails leaves the

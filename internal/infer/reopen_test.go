@@ -61,10 +61,9 @@ func TestReopenYields(t *testing.T) {
 func TestCrashLoop(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		r := newRig(t, nil)
-		f := r.install("m")
+		r.install("m")
 		for range 4 * 60 * 60 { // an hour
-			f = r.newest()
-			f.Lose()
+			r.newest().Lose()
 			time.Sleep(250 * time.Millisecond)
 		}
 		if n := r.opens(); n < 60 || n > 160 {

@@ -92,6 +92,9 @@ func (b *backend) checkBatch(batch infer.Batch) error {
 			return fmt.Errorf("row %d has %d tokens, the model takes 1 to %d", i, len(r), b.spec.MaxTokens)
 		}
 	}
+	if m := b.caps.MaxRows; m > 0 && len(batch.Rows) > m {
+		return fmt.Errorf("the batch has %d rows, one run takes %d", len(batch.Rows), m)
+	}
 	if n := batch.PaddedTokens(); n > b.caps.MaxTokens {
 		return fmt.Errorf("the batch has %d padded tokens, one run takes %d", n, b.caps.MaxTokens)
 	}

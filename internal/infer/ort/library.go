@@ -28,6 +28,7 @@ import (
 	"os"
 	"path/filepath"
 	"runtime"
+	"slices"
 	"strconv"
 	"strings"
 	"unsafe"
@@ -50,11 +51,27 @@ func FindLibrary(configured string) (string, error) {
 	for _, pattern := range places {
 		found, _ := filepath.Glob(pattern)
 		if len(found) > 0 {
-			return found[len(found)-1], nil
+			return slices.MaxFunc(found, newer), nil
 		}
 	}
 	return "", fmt.Errorf("no ONNX Runtime library found: looked for %s; install ONNX Runtime 1.%d or newer, or set engine.library_path",
 		strings.Join(places, ", "), MinVersion)
+}
+
+// newer compares libonnxruntime.so.1.9.0 and .so.1.22.0 by their numbers.
+func newer(a, b string) int {
+	numbers := func(path string) (list []int) {
+		_, version, _ := strings.Cut(filepath.Base(path), ".so.")
+		for part := range strings.SplitSeq(version, ".") {
+			n, err := strconv.Atoi(part)
+			if err != nil {
+				return nil
+			}
+			list = append(list, n)
+		}
+		return list
+	}
+	return slices.Compare(numbers(a), numbers(b))
 }
 
 func libraryPlaces() []string {
@@ -74,6 +91,8 @@ func libraryPlaces() []string {
 func checkLibrary(path string) (string, error) {
 	cpath := C.CString(path)
 	defer C.free(unsafe.Pointer(cpath))
+	runtime.LockOSThread() // dlerror is per thread
+	defer runtime.UnlockOSThread()
 	handle := C.dlopen(cpath, C.RTLD_LAZY|C.RTLD_LOCAL)
 	if handle == nil {
 		return "", fmt.Errorf("ONNX Runtime library %s cannot be loaded: %s; it must be a build for %s", path, C.GoString(C.dlerror()), runtime.GOARCH)

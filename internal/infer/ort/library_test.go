@@ -41,3 +41,9 @@ func TestCheckLibraryRefusesWhatIsNone(t *testing.T) {
 		t.Errorf("another library: %v", err)
 	}
 }
+
+func TestNewest(t *testing.T) {
+	if newer("/a/libonnxruntime.so.1.9.0", "/a/libonnxruntime.so.1.22.0") >= 0 || newer("/a/libonnxruntime.so.1.22.0", "/a/libonnxruntime.so.bak") <= 0 {
+		t.Error("versions are not compared by their numbers")
+	}
+}

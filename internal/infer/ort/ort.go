@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"log/slog"
 	"runtime"
+	"sync"
 
 	onnx "github.com/yalue/onnxruntime_go"
 
@@ -19,6 +20,7 @@ type Runtime struct {
 	Path    string // of the library
 	Version string // of the library, like "1.32.0"
 	log     *slog.Logger
+	opening sync.Mutex // held while a session is made
 }
 
 // Load loads the ONNX Runtime library at path (see FindLibrary). The error names path, version found and version
@@ -41,7 +43,7 @@ func Load(path string, log *slog.Logger) (*Runtime, error) {
 	return &Runtime{Path: path, Version: version, log: log}, nil
 }
 
-// Close unloads the library. Every backend must be closed before.
+// Close ends the library's environment. Every backend must be closed before.
 func (r *Runtime) Close() error { return onnx.DestroyEnvironment() }
 
 // Open is an infer.Open: it opens the artifact with the first provider of opt.Providers that works and says
@@ -57,7 +59,7 @@ func (r *Runtime) Open(ctx context.Context, a infer.Artifact, opt infer.Options)
 	var failures []error
 	for _, p := range providerOrder(opt.Providers) {
 		if err := ctx.Err(); err != nil {
-			return nil, err
+			return nil, errors.Join(append(failures, err)...)
 		}
 		b, err := r.open(p, a, opt, sig)
 		if err == nil {

@@ -23,6 +23,9 @@ const (
 	gpuRunOverhead = 256
 )
 
+// tensorRTRows bounds the rows of a run: outside the shapes of its profile an engine does not run.
+const tensorRTRows = 64
+
 // gpuLanes: a second run fills the gaps in which the first one copies.
 const gpuLanes = 2
 
@@ -34,6 +37,12 @@ func (r *Runtime) open(provider string, a infer.Artifact, opt infer.Options, sig
 	}
 	if provider != infer.ProviderCPU {
 		b.caps.Lanes, b.caps.MaxTokens, b.caps.RunOverhead = gpuLanes, max(gpuTokens, a.Spec.MaxTokens), gpuRunOverhead
+	}
+	if provider == infer.ProviderTensorRT {
+		b.caps.MaxRows = tensorRTRows
+	}
+	if opt.Precision == "fp16" && provider != infer.ProviderTensorRT {
+		b.caps.Precision = "fp32"
 	}
 	var err error
 	if b.narrow, err = r.session(provider, a, opt, sig, 1); err != nil {
@@ -56,6 +65,8 @@ func (r *Runtime) session(provider string, a infer.Artifact, opt infer.Options, 
 	}
 	defer func() { _ = so.Destroy() }()
 	var s *onnx.DynamicAdvancedSession
+	r.opening.Lock() // two at once would each take the other's handlers for ours
+	defer r.opening.Unlock()
 	changed := keepSignalHandlers(func() {
 		if err = r.appendProvider(so, provider, a, opt, sig); err == nil {
 			s, err = onnx.NewDynamicAdvancedSession(a.Graph, sig.inputNames(), []string{sig.output.Name}, so)
@@ -153,16 +164,17 @@ func (r *Runtime) tensorRTOptions(a infer.Artifact, opt infer.Options, sig signa
 	shapes := func(rows, tokens int) string {
 		var list []string
 		for _, in := range sig.inputs {
-			if in.role != inputPast {
-				list = append(list, fmt.Sprintf("%s:%dx%d", in.name, rows, tokens))
-			}
+			list = append(list, fmt.Sprintf("%s:%dx%d", in.name, rows, tokens))
 		}
 		return strings.Join(list, ",")
 	}
+	if sig.has(inputPast) {
+		return nil, errors.New("graphs with past_key_values have no profile for TensorRT")
+	}
 	longest := a.Spec.MaxTokens
 	o["trt_profile_min_shapes"] = shapes(1, 1)
-	o["trt_profile_opt_shapes"] = shapes(32, min(64, longest))
-	o["trt_profile_max_shapes"] = shapes(max(1, gpuTokens/longest), longest)
+	o["trt_profile_opt_shapes"] = shapes(tensorRTRows/2, min(64, longest))
+	o["trt_profile_max_shapes"] = shapes(tensorRTRows, longest)
 	if opt.CacheDir == "" {
 		return o, nil
 	}

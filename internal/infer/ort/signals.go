@@ -19,7 +19,7 @@ static int restore_handlers(const handlers *h) {
 	for (int s = 1; s < SIGNALS; s++) {
 		struct sigaction now;
 		if (s == SIGKILL || s == SIGSTOP || sigaction(s, NULL, &now) != 0) continue;
-		if (now.sa_sigaction == h->old[s].sa_sigaction) continue;
+		if (now.sa_sigaction == h->old[s].sa_sigaction && now.sa_flags == h->old[s].sa_flags) continue;
 		if (sigaction(s, &h->old[s], NULL) == 0) changed++;
 	}
 	return changed;
