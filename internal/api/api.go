@@ -2,7 +2,7 @@
 // limits, API keys, the table of status codes, health documents and the drain of connections, and knows
 // nothing of what is behind the Embedder.
 //
-// Routes, all on one port, HTTP/1.1 and HTTP/2 with or without TLS:
+// Routes, all on one port, HTTP/1.1 and HTTP/2:
 //
 //	POST /api/v1/embed, GET /api/v1/models       native JSON
 //	POST /v1/embeddings, GET /v1/models[/{id}]   OpenAI's
@@ -49,9 +49,11 @@ type Config struct {
 	// MaxInputBytes is the longest single text, in bytes; a token-id input may have a quarter as many ids.
 	// Default MaxBodyBytes, so that it limits nothing of its own.
 	MaxInputBytes int
-	// MaxInflight is how many embed requests are taken at once, in any state; more are answered overloaded.
-	// It bounds the memory of bodies being read: MaxInflight x MaxBodyBytes at the very worst. Default 1024.
+	// MaxInflight is how many embed requests are computed at once; more are answered overloaded. Default 1024.
 	MaxInflight int
+	// MaxMemory is how many bytes of bodies and answers may be in progress at once, those of streams apart; what
+	// goes beyond is answered overloaded. Default 512 MiB; at least MaxBodyBytes.
+	MaxMemory int64
 	// StreamWindow is how many requests of one EmbedStream are computed at once. Default 8, at most 256.
 	StreamWindow int
 
@@ -97,6 +99,7 @@ func (c Config) withDefaults() (Config, error) {
 	c.MaxInputs = cmp.Or(c.MaxInputs, 2048)
 	c.MaxInputBytes = cmp.Or(c.MaxInputBytes, int(c.MaxBodyBytes))
 	c.MaxInflight = cmp.Or(c.MaxInflight, 1024)
+	c.MaxMemory = max(cmp.Or(c.MaxMemory, 512<<20), c.MaxBodyBytes)
 	c.StreamWindow = cmp.Or(c.StreamWindow, 8)
 	c.Deadline = cmp.Or(c.Deadline, 10*time.Second)
 	c.BodyTimeout = cmp.Or(c.BodyTimeout, 30*time.Second)
@@ -140,6 +143,7 @@ type API struct {
 	metrics  *metrics
 	keys     atomic.Pointer[Keys] // nil: no key is asked for
 	inflight atomic.Int64         // embed requests
+	held     atomic.Int64         // bytes of bodies and answers in progress
 	bodies   bodies
 	current  atomic.Pointer[surface]
 	rewatch  chan struct{} // tells Run that KeysFile is another one

@@ -26,6 +26,8 @@ type call struct {
 	code   embedding.Code
 	cause  error // for the log, of server errors
 
+	held atomic.Int64 // bytes, of Config.MaxMemory
+
 	keyName string // of the API key, "" without one
 	inputs  atomic.Int64
 	tokens  atomic.Int64

@@ -71,7 +71,11 @@ func (s *scanner) dimensions() (int, error) {
 	if null, err := s.null(); null || err != nil {
 		return 0, err
 	}
-	n, err := s.integer(1, 1<<20)
+	c := s.next()
+	n, err := s.integer(1, 1<<20) // more than any model has; the engine knows the model's own
+	if e, ok := errors.AsType[*embedding.Error](err); ok && (c == '-' || c >= '0' && c <= '9') {
+		e.Code = embedding.CodeUnprocessable // a number, but none that can be
+	}
 	return int(n), err
 }
 
@@ -234,6 +238,9 @@ func (a *surface) readBody(c *call, r *http.Request, buf *bytes.Buffer) error {
 	}
 	if _, tooLarge := errors.AsType[*http.MaxBytesError](err); tooLarge {
 		return embedding.Errorf(embedding.CodeTooLarge, "the body may have %d bytes at most, got more", limit)
+	}
+	if e, ok := errors.AsType[*embedding.Error](err); ok {
+		return e
 	}
 	switch {
 	case errors.Is(err, os.ErrDeadlineExceeded):

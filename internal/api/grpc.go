@@ -26,6 +26,9 @@ func (s *rpc) Embed(ctx context.Context, req *connect.Request[akidbv1.EmbedReque
 	if err != nil {
 		return nil, s.rpcError(c, err)
 	}
+	if err := c.hold(answerSize(res)); err != nil {
+		return nil, s.rpcError(c, err)
+	}
 	answer := connect.NewResponse(newEmbedResponse(res))
 	setResultHeaders(answer.Header(), res, c.start)
 	return answer, nil
@@ -84,7 +87,7 @@ func newRequest(msg *akidbv1.EmbedRequest) (req embedding.Request, field string,
 		}
 	}
 	if msg.GetDimensions() > maxDimensions {
-		return req, "", 0, &embedding.Error{Code: embedding.CodeInvalid, Param: "dimensions",
+		return req, "", 0, &embedding.Error{Code: embedding.CodeUnprocessable, Param: "dimensions",
 			Message: fmt.Sprintf("\"dimensions\" must be at most %d, got %d", maxDimensions, msg.GetDimensions())}
 	}
 	req = embedding.Request{

@@ -137,7 +137,7 @@ func TestRPCErrors(t *testing.T) {
 		{"too long", &akidbv1.EmbedRequest{Texts: []string{strings.Repeat("x", 101)}}, nil, connect.CodeInvalidArgument, "unprocessable", "100 bytes at most, got 101"},
 		{"both", &akidbv1.EmbedRequest{Texts: []string{"a"}, TokenIds: []*akidbv1.TokenIds{ids(1)}}, nil, connect.CodeInvalidArgument, "invalid", "only one of"},
 		{"ids", &akidbv1.EmbedRequest{TokenIds: []*akidbv1.TokenIds{ids(1)}}, nil, connect.CodeInvalidArgument, "invalid", "check_embedding_ctx_length=False"},
-		{"dimensions", &akidbv1.EmbedRequest{Texts: []string{"a"}, Dimensions: math.MaxUint32}, nil, connect.CodeInvalidArgument, "invalid", "at most 1048576, got 4294967295"},
+		{"dimensions", &akidbv1.EmbedRequest{Texts: []string{"a"}, Dimensions: math.MaxUint32}, nil, connect.CodeInvalidArgument, "unprocessable", "at most 1048576, got 4294967295"},
 		{"model name", &akidbv1.EmbedRequest{Texts: []string{"a"}, Model: strings.Repeat("m", 257)}, nil, connect.CodeInvalidArgument, "invalid", "at most 256 bytes, got 257"},
 		{"model", &akidbv1.EmbedRequest{Texts: []string{"a"}, Model: "nope"}, nil, connect.CodeNotFound, "model_not_found", "nope"},
 		{"too large", &akidbv1.EmbedRequest{Texts: []string{strings.Repeat("x", 5000)}}, nil, connect.CodeResourceExhausted, "", "4096"},

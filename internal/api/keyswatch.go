@@ -2,7 +2,6 @@ package api
 
 import (
 	"context"
-	"fmt"
 	"path/filepath"
 	"time"
 
@@ -28,7 +27,8 @@ func (a *API) Run(ctx context.Context) error {
 			continue
 		}
 		if err := a.watch(ctx, path); err != nil {
-			return fmt.Errorf("api keys: watch %s: %w", path, err)
+			a.log.Warn("changes of the api keys file are not notified, it is looked at every 30 s", "path", path, "err", err)
+			a.watchKeys(ctx, path, nil, nil)
 		}
 	}
 	return nil

@@ -50,6 +50,10 @@ func (a *surface) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		}
 	}
 	r = r.WithContext(ctx)
+	if !c.route.streams { // a stream is bounded by its window, and would never give back
+		r.Body = &meter{r.Body, c}
+	}
+	defer c.release()
 	defer a.finish(c, r)
 	defer a.recover(c, r)
 	a.dispatch(c, r, found)

@@ -101,6 +101,10 @@ func (a *surface) serveEmbed(c *call, r *http.Request, decode func([]byte, limit
 		return
 	}
 	c.tokens.Store(int64(res.TotalTokens()))
+	if err := c.hold(answerSize(res)); err != nil {
+		c.fail(err)
+		return
+	}
 	setResultHeaders(c.Header(), res, c.start)
 	buf = a.bodies.get()
 	defer a.bodies.put(buf)

@@ -3,6 +3,7 @@ package api
 import (
 	"fmt"
 	"net/http"
+	"slices"
 	"strings"
 
 	"connectrpc.com/connect"
@@ -146,14 +147,16 @@ func (a *surface) addRPC(t *routing) {
 	add("grpc/EmbedStream", h, route{embeds: true, streams: true}, akidbv1connect.EmbeddingServiceEmbedStreamProcedure)
 	add("grpc/ListModels", h, route{}, akidbv1connect.EmbeddingServiceListModelsProcedure)
 
-	path, h := grpchealth.NewHandler(&rpcHealth{a}, opts...)
+	// These take no more than a name, and the first needs no key.
+	small := append(slices.Clone(opts), connect.WithReadMaxBytes(4<<10))
+	path, h := grpchealth.NewHandler(&rpcHealth{a}, small...)
 	add("grpc/health.Check", h, route{public: true}, path+"Check")
 	add("grpc/health.Watch", h, route{public: true, streams: true}, path+"Watch")
 
 	reflector := grpcreflect.NewStaticReflector(akidbv1connect.EmbeddingServiceName, grpchealth.HealthV1ServiceName)
-	v1, h1 := grpcreflect.NewHandlerV1(reflector, opts...)
+	v1, h1 := grpcreflect.NewHandlerV1(reflector, small...)
 	add("grpc/reflection", h1, route{streams: true}, v1+"ServerReflectionInfo")
-	alpha, hAlpha := grpcreflect.NewHandlerV1Alpha(reflector, opts...)
+	alpha, hAlpha := grpcreflect.NewHandlerV1Alpha(reflector, small...)
 	add("grpc/reflection.v1alpha", hAlpha, route{streams: true}, alpha+"ServerReflectionInfo")
 }
 
@@ -169,7 +172,7 @@ func (a *surface) serveUnknown(c *call, r *http.Request, found bool) {
 			allow = append(allow, http.MethodHead)
 		}
 		c.Header().Set("Allow", strings.Join(allow, ", "))
-		e = embedding.Errorf(codeMethodNotAllowed, "%s takes %s, not %.20s", r.URL.Path, strings.Join(allow, " and "), r.Method)
+		e = embedding.Errorf(codeMethodNotAllowed, "%.200s takes %s, not %.20s", r.URL.Path, strings.Join(allow, " and "), r.Method)
 	}
 	if a.isRPC(c, r) {
 		a.failRPC(c, r, e)

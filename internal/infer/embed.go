@@ -13,7 +13,7 @@ import (
 
 // A call is one Embed that waits for its items. Engine.mu guards it until done is closed.
 type call struct {
-	items   []*item // by input; inputs with the same ids share one
+	items   []*item // distinct: inputs with the same ids share one
 	vectors [][]float32
 	left    int // inputs not answered yet
 	err     error
@@ -43,7 +43,7 @@ func (e *Engine) Embed(ctx context.Context, req embedding.Request) (embedding.Re
 	}
 	res := embedding.Result{Model: in.artifact.Model}
 	started := time.Now()
-	rows, err := in.tokenize(req, &res)
+	rows, err := e.tokenize(ctx, in, req, &res)
 	if err != nil {
 		return embedding.Result{}, err
 	}
@@ -79,8 +79,20 @@ func (in *instance) dimensions(asked int) (int, error) {
 	return asked, nil
 }
 
+// tokenize does it for no more requests at once than there are cores: a long text costs time although only its
+// beginning is computed.
+func (e *Engine) tokenize(ctx context.Context, in *instance, req embedding.Request, res *embedding.Result) ([][]int32, error) {
+	select {
+	case e.tokenizing <- struct{}{}:
+		defer func() { <-e.tokenizing }()
+	case <-ctx.Done():
+		return nil, embedding.AsError(context.Cause(ctx))
+	}
+	return in.tokenize(ctx, req, res)
+}
+
 // tokenize turns the inputs into rows and notes counts and cuts in res.
-func (in *instance) tokenize(req embedding.Request, res *embedding.Result) ([][]int32, error) {
+func (in *instance) tokenize(ctx context.Context, req embedding.Request, res *embedding.Result) ([][]int32, error) {
 	prompt, err := in.prompt(req.PromptName)
 	if err != nil {
 		return nil, err
@@ -92,6 +104,9 @@ func (in *instance) tokenize(req embedding.Request, res *embedding.Result) ([][]
 	rows := make([][]int32, len(req.Inputs))
 	res.Tokens = make([]int, len(req.Inputs))
 	for i, input := range req.Inputs {
+		if ctx.Err() != nil {
+			return nil, embedding.AsError(context.Cause(ctx))
+		}
 		ids, full := input.Tokens, len(input.Tokens)
 		if ids == nil {
 			enc := in.tokenizer.Encode(prompt+input.Text, in.maxTokens)
@@ -176,8 +191,8 @@ func (in *instance) finish(c *call, dims int, normalize *bool) [][]float32 {
 // submit queues the rows of one request, or refuses them.
 func (e *Engine) submit(ctx context.Context, in *instance, rows [][]int32) (*call, error) {
 	c := &call{
-		items: make([]*item, len(rows)), vectors: make([][]float32, len(rows)),
-		left: len(rows), done: make(chan struct{}),
+		vectors: make([][]float32, len(rows)),
+		left:    len(rows), done: make(chan struct{}),
 	}
 	hashes := make([]uint64, len(rows))
 	for i, ids := range rows {
@@ -206,8 +221,10 @@ func (e *Engine) submit(ctx context.Context, in *instance, rows [][]int32) (*cal
 			}
 			tag += uint64(len(ids))
 		}
+		if n := len(it.waiters); n == 0 || it.waiters[n-1].call != c {
+			c.items = append(c.items, it) // e.mu was not given up: a call's waiters stand together
+		}
 		it.waiters = append(it.waiters, waiter{c, i})
-		c.items[i] = it
 	}
 	e.dispatch()
 	return c, nil
@@ -276,7 +293,7 @@ func (e *Engine) abandon(c *call, cause error) {
 func (e *Engine) fail(c *call, err error) {
 	c.err = err
 	close(c.done)
-	for i, it := range c.items {
+	for _, it := range c.items {
 		kept := it.waiters[:0]
 		for _, w := range it.waiters {
 			if w.call != c {
@@ -285,7 +302,7 @@ func (e *Engine) fail(c *call, err error) {
 		}
 		was := len(it.waiters)
 		it.waiters = kept
-		if len(kept) > 0 || was == 0 || c.vectors[i] != nil {
+		if len(kept) > 0 || was == 0 {
 			continue
 		}
 		if it.run != nil {

@@ -85,11 +85,12 @@ type Engine struct {
 	log     *slog.Logger
 	metrics *metrics
 
-	ctx    context.Context // ends when Run ends; every goroutine below belongs to it
-	cancel context.CancelFunc
-	wg     sync.WaitGroup
-	wake   chan struct{} // tells supervise that an instance needs a look
-	beat   atomic.Int64  // Unix nanoseconds of the last round of supervise
+	ctx        context.Context // ends when Run ends; every goroutine below belongs to it
+	cancel     context.CancelFunc
+	wg         sync.WaitGroup
+	tokenizing chan struct{} // a place for each core
+	wake       chan struct{} // tells supervise that an instance needs a look
+	beat       atomic.Int64  // Unix nanoseconds of the last round of supervise
 
 	mu        sync.Mutex
 	closed    bool
@@ -123,7 +124,7 @@ func New(cfg Config) (*Engine, error) {
 	ctx, cancel := context.WithCancel(context.Background())
 	e := &Engine{
 		cfg: cfg, log: cfg.Logger, metrics: newMetrics(cfg.Registerer),
-		ctx: ctx, cancel: cancel, wake: make(chan struct{}, 1),
+		ctx: ctx, cancel: cancel, wake: make(chan struct{}, 1), tokenizing: make(chan struct{}, cfg.Options.Threads),
 		entries: map[string]*entry{}, aliases: map[string]string{}, runs: map[*run]struct{}{},
 	}
 	e.beat.Store(time.Now().UnixNano())
