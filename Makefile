@@ -4,7 +4,8 @@ SHELL       := bash
 .SHELLFLAGS := -eu -o pipefail -c
 .DEFAULT_GOAL := help
 
-CACHE   := $(or $(AKIDB_CACHE),$(XDG_CACHE_HOME),$(HOME)/.cache)/akidbd
+export AKIDB_CACHE ?= $(or $(XDG_CACHE_HOME),$(HOME)/.cache)/akidbd
+CACHE   := $(AKIDB_CACHE)
 BIN     := bin/akidbd
 VERSION := $(shell git describe --tags --always --dirty 2>/dev/null || echo devel)
 GOFLAGS_BUILD := -trimpath -ldflags '-s -w -X main.version=$(VERSION)'
@@ -43,7 +44,7 @@ test: fetch ## all tests that need no root, with the race detector
 
 .PHONY: e2e
 e2e: build fetch ## the real binary with real clients
-	AKIDB_TEST_ORT=$(ORT) AKIDB_TEST_MODEL=$(MODEL) AKIDB_TEST_BIN=$(CURDIR)/$(BIN) AKIDB_CACHE=$(CACHE) \
+	AKIDB_TEST_ORT=$(ORT) AKIDB_TEST_MODEL=$(MODEL) AKIDB_TEST_BIN=$(CURDIR)/$(BIN) \
 	go test -tags e2e -count=1 -timeout 20m -v ./test/e2e
 
 .PHONY: bench

@@ -1,5 +1,5 @@
-// Package conf carries the configuration files of this directory inside the program, so that it can print
-// them where nothing is installed.
+// Package conf carries the configuration files of this directory inside the program: `akidbd example-config`
+// prints them where nothing is installed.
 package conf
 
 import _ "embed"

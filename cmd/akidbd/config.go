@@ -4,7 +4,28 @@ import (
 	"fmt"
 
 	"github.com/spf13/cobra"
+
+	"github.com/akidb/akidbd/conf"
 )
+
+func exampleConfigCommand() *cobra.Command {
+	var minimal bool
+	cmd := &cobra.Command{
+		Use:   "example-config",
+		Short: "Print a configuration file with every key, its default and what it means",
+		Args:  cobra.NoArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			file := conf.Example
+			if minimal {
+				file = conf.Minimal
+			}
+			_, err := cmd.OutOrStdout().Write(file)
+			return err
+		},
+	}
+	cmd.Flags().BoolVar(&minimal, "minimal", false, "print the least that serves a model")
+	return cmd
+}
 
 func checkConfigCommand() *cobra.Command {
 	var flags configFlags

@@ -53,7 +53,7 @@ func rootCommand() *cobra.Command {
 		SilenceErrors: true,
 	}
 	root.AddCommand(
-		serveCommand(), checkConfigCommand(), statusCommand(), modelCommand(),
+		serveCommand(), checkConfigCommand(), exampleConfigCommand(), statusCommand(), modelCommand(),
 		client.Command(), bench.Command(), versionCommand(),
 	)
 	return root

@@ -31,7 +31,7 @@ type configFlags struct {
 
 func (f *configFlags) add(cmd *cobra.Command) {
 	cmd.Flags().StringVarP(&f.file, "config", "c", os.Getenv("AKIDB_CONFIG"), "configuration file (default "+defaultConfig+" when it exists; or $AKIDB_CONFIG)")
-	cmd.Flags().StringArrayVarP(&f.models, "model", "m", nil, "serve the model in a directory, as NAME=DIR, besides the configured ones; may be repeated")
+	cmd.Flags().StringArrayVarP(&f.models, "model", "m", nil, "serve the model in a directory, as NAME=DIR or DIR, besides the configured ones; may be repeated")
 	_ = cmd.MarkFlagFilename("config", "yaml", "yml")
 }
 
@@ -55,7 +55,7 @@ func (f *configFlags) load() (*config.Config, error) {
 	for _, m := range f.models {
 		name, dir, ok := strings.Cut(m, "=")
 		if !ok {
-			name, dir = strings.ToLower(filepath.Base(m)), m
+			name, dir = filepath.Base(m), m
 		}
 		cfg.Models = append(cfg.Models, config.Model{Name: name, Path: dir, Precision: "fp32"})
 	}

@@ -56,7 +56,7 @@ var arrows = map[string][]string{
 
 	// floor 4: the machine
 	"cmd/akidbd": {
-		"cmd/akidbd/bench", "cmd/akidbd/client", "internal/api/admin", "internal/config", "internal/daemon",
+		"conf", "cmd/akidbd/bench", "cmd/akidbd/client", "internal/api/admin", "internal/config", "internal/daemon",
 		"internal/gen/akidb/admin/v1", "internal/gen/akidb/admin/v1/adminv1connect", "internal/infer/ort", "internal/telemetry",
 	},
 	"cmd/akidbd/bench":  {"cmd/akidbd/client", "internal/loadgen"},

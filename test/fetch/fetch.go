@@ -115,7 +115,7 @@ func cacheRoot(flagged string, env func(string) string) (string, error) {
 	switch {
 	case dir != "":
 	case env("AKIDB_CACHE") != "":
-		dir = filepath.Join(env("AKIDB_CACHE"), "akidbd")
+		dir = env("AKIDB_CACHE")
 	case filepath.IsAbs(env("XDG_CACHE_HOME")):
 		dir = filepath.Join(env("XDG_CACHE_HOME"), "akidbd")
 	case env("HOME") != "":

@@ -68,7 +68,7 @@ The exit code is 1 when a request failed, unless --allow-failures is given.`,
   akidbd bench --lengths short --clients 32 --duration 30s --warmup 5s
   akidbd bench --rate 20 --duration 1m
   akidbd bench --url http://us:8080 --url http://eu:8080 --failover
-  akidbd bench --api openai --model all-minilm-l6-v2 --requests 1000 --json`,
+  akidbd bench --api openai --model all-MiniLM-L6-v2 --requests 1000 --json`,
 		Args:         cobra.NoArgs,
 		SilenceUsage: true,
 		RunE: func(cmd *cobra.Command, _ []string) error {
