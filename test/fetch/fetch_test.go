@@ -393,7 +393,7 @@ func TestCacheRoot(t *testing.T) {
 		want string
 	}{
 		{"/given", map[string]string{"AKIDB_CACHE": "/a"}, "/given"},
-		{"", map[string]string{"AKIDB_CACHE": "/a", "XDG_CACHE_HOME": "/x", "HOME": "/h"}, "/a/akidbd"},
+		{"", map[string]string{"AKIDB_CACHE": "/a", "XDG_CACHE_HOME": "/x", "HOME": "/h"}, "/a"},
 		{"", map[string]string{"XDG_CACHE_HOME": "/x", "HOME": "/h"}, "/x/akidbd"},
 		{"", map[string]string{"XDG_CACHE_HOME": "relative", "HOME": "/h"}, "/h/.cache/akidbd"},
 		{"", nil, ""},
