@@ -140,7 +140,7 @@ func (e *Engine) waitFor(in *instance, tokens int) time.Duration {
 	last, ahead := e.vtime+uint64(tokens), 0
 	for _, other := range e.instances {
 		for _, it := range other.queue.byLen {
-			if it.tag <= last {
+			if it.tag() <= last {
 				ahead += len(it.ids)
 			}
 		}

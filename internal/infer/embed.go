@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"strings"
 	"time"
 
@@ -15,12 +16,16 @@ import (
 type call struct {
 	items   []*item // distinct: inputs with the same ids share one
 	vectors [][]float32
-	left    int // inputs not answered yet
+	start   uint64 // virtual time of the engine when it came
+	served  uint64 // tokens computed for it
+	left    int    // inputs not answered yet
 	err     error
 	done    chan struct{} // closed when left is 0 or err is set
 	queue   time.Duration // longest wait
 	run     time.Duration // longest run
 }
+
+func (c *call) tag() uint64 { return c.start + c.served }
 
 func (c *call) settled() bool { return c.left == 0 || c.err != nil }
 
@@ -205,27 +210,25 @@ func (e *Engine) submit(ctx context.Context, in *instance, rows [][]int32) (*cal
 	if err := e.admit(ctx, in, rows); err != nil {
 		return nil, err
 	}
-	tag := e.vtime
+	c.start = e.vtime
 	for i, ids := range rows {
 		it := in.queue.find(hashes[i], ids)
 		if it != nil {
 			e.metrics.shared.Inc()
-			it.tag = min(it.tag, tag) // served as early as the earliest of those who wait for it
 		} else {
-			it = &item{in: in, ids: ids, hash: hashes[i], tag: tag, seq: e.seq, enqueued: now}
+			it = &item{in: in, ids: ids, hash: hashes[i], seq: e.seq, enqueued: now}
 			e.seq++
 			in.queue.push(it)
 			e.addQueued(len(ids))
 			if in.onCPU() {
 				e.arrived.add(now, in.cost(len(ids)))
 			}
-			tag += uint64(len(ids))
 		}
-		if n := len(it.waiters); n == 0 || it.waiters[n-1].call != c {
-			c.items = append(c.items, it) // e.mu was not given up: a call's waiters stand together
+		if it.wait(waiter{c, i}) {
+			c.items = append(c.items, it)
 		}
-		it.waiters = append(it.waiters, waiter{c, i})
 	}
+	e.calls++
 	e.dispatch()
 	return c, nil
 }
@@ -292,6 +295,7 @@ func (e *Engine) abandon(c *call, cause error) {
 // fail ends c with err and takes it off its items. e.mu is held.
 func (e *Engine) fail(c *call, err error) {
 	c.err = err
+	e.calls--
 	close(c.done)
 	for _, it := range c.items {
 		kept := it.waiters[:0]
@@ -302,6 +306,7 @@ func (e *Engine) fail(c *call, err error) {
 		}
 		was := len(it.waiters)
 		it.waiters = kept
+		it.calls = slices.DeleteFunc(it.calls, func(o *call) bool { return o == c })
 		if len(kept) > 0 || was == 0 {
 			continue
 		}
@@ -332,6 +337,7 @@ func (e *Engine) answer(it *item, r *run, vector []float32, err error) {
 		}
 		c.vectors[w.index] = vector
 		if c.left--; c.left == 0 {
+			e.calls--
 			close(c.done)
 		}
 	}

@@ -101,7 +101,8 @@ type Engine struct {
 	cores     int      // cores that runs on the CPU occupy now
 	wide      int      // wide runs among them
 	arrived   workload // on the CPU
-	vtime     uint64   // start tag of the last head taken, in tokens (queue.go)
+	vtime     uint64   // virtual time of fair queueing, in tokens of one request (queue.go)
+	calls     int      // requests that wait for an answer
 	seq       uint64
 	queued    int // tokens waiting over all queues
 }

@@ -11,12 +11,12 @@ type item struct {
 	in       *instance
 	ids      []int32
 	hash     uint64
-	tag      uint64 // start tag, in tokens: the order of service
 	seq      uint64 // order of arrival, breaks ties of tag
 	enqueued time.Time
 	waiters  []waiter
-	run      *run // nil while it waits
-	solo     bool // its batch failed: runs alone, so that only the culprit fails
+	calls    []*call // of the waiters, each once
+	run      *run    // nil while it waits
+	solo     bool    // its batch failed: runs alone, so that only the culprit fails
 }
 
 // A waiter is one place of one call's answer.
@@ -25,19 +25,39 @@ type waiter struct {
 	index int
 }
 
+// wait adds a waiter and says whether it is its call's first one.
+func (it *item) wait(w waiter) (first bool) {
+	it.waiters = append(it.waiters, w)
+	if n := len(it.calls); n > 0 && it.calls[n-1] == w.call { // a call's waiters come in one go
+		return false
+	}
+	it.calls = append(it.calls, w.call)
+	return true
+}
+
+// tag is the place in the order of service: that of the call, of those that wait for it, which comes first.
+func (it *item) tag() uint64 {
+	tag := it.calls[0].tag()
+	for _, c := range it.calls[1:] {
+		tag = min(tag, c.tag())
+	}
+	return tag
+}
+
 func (it *item) before(other *item) bool {
-	if it.tag != other.tag {
-		return it.tag < other.tag
+	if a, b := it.tag(), other.tag(); a != b {
+		return a < b
 	}
 	return it.seq < other.seq
 }
 
 // queue holds the waiting items of one instance, sorted by length so that a run takes near-equal rows.
 //
-// Order of service is start-time fair queueing over requests (Goyal et al. 1996): the k-th input of a request
-// gets the engine's virtual time plus the tokens of the inputs before it. A request of a thousand texts
-// therefore lets later small requests in between, and no one starves: the head, the smallest tag, is in the
-// next run whatever its length.
+// Order of service is fair queueing over requests, all of one weight: next is the request that has been served least
+// since it came. Its tag is the engine's virtual time at its arrival plus the tokens computed for it, and virtual time
+// passes by the tokens computed over the number of requests that wait. A request of a thousand texts therefore lets
+// later small requests in between, and no one starves: small ones that keep coming get later tags, and the head, the
+// smallest tag, is in the next run whatever its length.
 type queue struct {
 	byLen  []*item
 	byHash map[uint64]*item

@@ -1,7 +1,6 @@
 package infer_test
 
 import (
-	"math/rand/v2"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -150,44 +149,6 @@ func TestRunsHealToo(t *testing.T) {
 		}
 		r.close()
 	})
-}
-
-// TestFairnessOfMixedLengths: a long request with texts of all lengths does not hold up a short one, nor one that
-// happens to ask for the last of its texts.
-func TestFairnessOfMixedLengths(t *testing.T) {
-	for _, last := range []bool{false, true} {
-		synctest.Test(t, func(t *testing.T) {
-			r := newRig(t, nil)
-			f := r.install("m")
-			f.Set(backendtest.Knobs{Cost: measuredCost})
-			rng := rand.New(rand.NewPCG(1, 1))
-			texts := make([]string, 600)
-			for i := range texts {
-				texts[i] = words(4+rng.IntN(120), 100*(i+1))
-			}
-			done := make(chan struct{})
-			go func() {
-				defer close(done)
-				if _, err := r.ask(texts...); err != nil {
-					t.Error(err)
-				}
-			}()
-			time.Sleep(time.Second)
-			small := "w99"
-			if last {
-				small = texts[len(texts)-1]
-			}
-			began := time.Now()
-			if _, err := r.ask(small); err != nil {
-				t.Error(err)
-			}
-			if d := time.Since(began); d > 500*time.Millisecond {
-				t.Errorf("the small request waited %v", d)
-			}
-			<-done
-			r.close()
-		})
-	}
 }
 
 // TestConfigure: an alias moves from one model to another in one step.

@@ -79,13 +79,19 @@ func (e *Engine) start(in *instance) {
 	}
 	items := in.queue.take(e.budget(in, free), in.maxRows(), in.caps.RunOverhead)
 	rows := make([][]int32, len(items))
-	tokens, first := 0, items[0].tag
+	tokens, first := 0, items[0].tag()
 	for i, it := range items {
 		rows[i] = it.ids
 		tokens += len(it.ids)
-		first = min(first, it.tag)
+		first = min(first, it.tag())
 	}
-	e.vtime = max(e.vtime, first) // the head's: its neighbours may belong to the end of a long request
+	for _, it := range items {
+		for _, c := range it.calls {
+			c.served += uint64(len(it.ids))
+		}
+	}
+	// Virtual time passes as fast as each waiting request gets its share, and is never behind the head.
+	e.vtime = max(e.vtime+uint64(tokens/max(e.calls, 1)), first)
 	e.addQueued(-tokens)
 
 	ctx, cancel := context.WithCancelCause(e.ctx)

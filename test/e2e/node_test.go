@@ -50,7 +50,7 @@ state_dir: %[1]s/state
 cache_dir: %[1]s/cache
 log: {level: info, format: json}
 engine: {library_path: %[2]s}
-drain_delay: 500ms
+drain_delay: 1500ms
 models:
 %[3]s`, dir, need(t, "AKIDB_TEST_ORT"), models)
 }

@@ -201,7 +201,7 @@ func TestDrain(t *testing.T) {
 	if err := n.cmd.Process.Signal(syscall.SIGTERM); err != nil {
 		t.Fatal(err)
 	}
-	n.until(400*time.Millisecond, func() bool { return n.status("/readyz") == http.StatusServiceUnavailable })
+	n.until(1300*time.Millisecond, func() bool { return n.status("/readyz") == http.StatusServiceUnavailable })
 	if err := <-n.ended; err != nil {
 		t.Errorf("the node ended with %v", err)
 	}
