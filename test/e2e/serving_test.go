@@ -6,7 +6,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"math"
 	"math/rand/v2"
 	"net"
 	"net/http"
@@ -21,6 +20,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/akidb/akidbd/internal/infer/backendtest"
 	"github.com/akidb/akidbd/internal/infer/testmodels/reference"
 )
 
@@ -51,16 +51,6 @@ func TestStart(t *testing.T) {
 	}
 }
 
-func cosine(a, b []float32) float64 {
-	var ab, aa, bb float64
-	for i := range a {
-		ab += float64(a[i]) * float64(b[i])
-		aa += float64(a[i]) * float64(a[i])
-		bb += float64(b[i]) * float64(b[i])
-	}
-	return ab / math.Sqrt(aa*bb)
-}
-
 // TestReference: the vectors are those of sentence-transformers, alone and in batches of mixed lengths, and an
 // over-long text is cut where it cuts and said to be.
 func TestReference(t *testing.T) {
@@ -68,7 +58,7 @@ func TestReference(t *testing.T) {
 	texts := slices.DeleteFunc(reference.Texts(t), func(r reference.Text) bool { return r.Text == "" }) // the API refuses those
 	worst := 1.0
 	check := func(got []float32, want reference.Text, how string) {
-		c := cosine(got, want.Vector)
+		c := backendtest.Cosine(got, want.Vector)
 		worst = min(worst, c)
 		if !(c > 0.9999) {
 			t.Errorf("%s, %d tokens: cosine %.6f: %.60q", how, want.Tokens, c, want.Text)
