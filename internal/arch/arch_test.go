@@ -27,6 +27,7 @@ var arrows = map[string][]string{
 	"internal/gen/akidb/v1":                      {},
 	"internal/gen/akidb/v1/akidbv1connect":       {"internal/gen/akidb/v1"},
 	"internal/gen/akidb/admin/v1":                {},
+	"internal/gen/akidb/peer/v1":                 {"internal/gen/akidb/v1"},
 	"internal/gen/akidb/admin/v1/adminv1connect": {"internal/gen/akidb/admin/v1"},
 	"internal/tokenizer":                         {},
 	"internal/infer/pooling":                     {},
@@ -44,7 +45,11 @@ var arrows = map[string][]string{
 	"internal/api/admin": {"internal/embedding", "internal/gen/akidb/admin/v1", "internal/gen/akidb/admin/v1/adminv1connect"},
 
 	// floor 2: who answers, and what computes
+	"internal/pki":               {"internal/node"},
+	"internal/peer":              {"internal/embedding", "internal/node", "internal/gen/akidb/peer/v1"},
+	"internal/gossip":            {"internal/embedding", "internal/node", "internal/gen/akidb/peer/v1"},
 	"internal/router":            {"internal/embedding", "internal/node"},
+	"internal/infer/worker":      {"internal/embedding", "internal/infer", "internal/infer/modeldir", "internal/infer/pooling"},
 	"internal/infer/ort":         {"internal/embedding", "internal/infer", "internal/infer/graph", "internal/infer/modeldir", "internal/infer/pooling"},
 	"internal/infer/backendtest": {"internal/infer"},
 
