@@ -26,6 +26,10 @@ type Config struct {
 	Engine  Engine   `yaml:"engine"`
 	API     API      `yaml:"api"`
 	Metrics Metrics  `yaml:"metrics"`
+	PKI     PKI      `yaml:"pki"`
+	Peer    Peer     `yaml:"peer"`
+	Gossip  Gossip   `yaml:"gossip"`
+	Router  Router   `yaml:"router"`
 
 	// StateDir holds what must survive a restart, the node's own copies of the models among it. One daemon owns
 	// it at a time. Default /var/lib/akidbd.

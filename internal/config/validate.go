@@ -3,10 +3,8 @@ package config
 import (
 	"cmp"
 	"fmt"
-	"net"
 	"regexp"
 	"slices"
-	"strconv"
 	"strings"
 	"time"
 	"unicode"
@@ -69,6 +67,7 @@ func (c *Config) validate(r *report) {
 	k.models(c.Models)
 	k.engine(c.Engine)
 	k.api(c.API)
+	k.mesh(c)
 	if c.Metrics.RequireKey && c.API.KeysFile == "" {
 		k.problem("metrics.require_key", "true, but there are no keys: set api.keys_file too")
 	}
@@ -123,21 +122,10 @@ func (k checker) listen(list []Listen) {
 	k.atMost("listen", len(list), 16, "addresses")
 	for i, l := range list {
 		at := fmt.Sprintf("listen[%d]", i)
-		switch host, port, err := net.SplitHostPort(l.Address); {
-		case l.Address == "":
-			k.problem(at+".address", `missing, write for example ":8080" or "127.0.0.1:8080"`)
-		case err != nil:
-			k.problem(at+".address", `%s is not host:port, write for example ":8080" or "127.0.0.1:8080"`, quote(l.Address))
-		case strings.ContainsFunc(host, func(r rune) bool { return r <= ' ' || r == '/' }):
-			k.problem(at+".address", "%s has no valid host", quote(l.Address))
-		default:
-			if n, err := strconv.ParseUint(port, 10, 16); err != nil {
-				k.problem(at+".address", "port %s, must be a number from 0 to 65535", quote(port))
-			} else if n != 0 {
-				for j, earlier := range list[:i] {
-					if earlier.Address == l.Address {
-						k.problem(at+".address", "%s is the address of listen[%d] already", quote(l.Address), j)
-					}
+		if _, port, ok := k.address(at+".address", l.Address, `":8080" or "127.0.0.1:8080"`); ok && port != 0 {
+			for j, earlier := range list[:i] {
+				if earlier.Address == l.Address {
+					k.problem(at+".address", "%s is the address of listen[%d] already", quote(l.Address), j)
 				}
 			}
 		}
