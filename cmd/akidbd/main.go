@@ -53,7 +53,8 @@ func rootCommand() *cobra.Command {
 		SilenceErrors: true,
 	}
 	root.AddCommand(
-		serveCommand(), checkConfigCommand(), exampleConfigCommand(), statusCommand(), modelCommand(),
+		serveCommand(), checkConfigCommand(), exampleConfigCommand(), statusCommand(), membersCommand(), explainCommand(),
+		drainCommand(), undrainCommand(), modelCommand(),
 		client.Command(), bench.Command(), versionCommand(),
 	)
 	return root

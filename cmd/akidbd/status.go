@@ -95,6 +95,12 @@ func printStatus(w io.Writer, s *adminv1.StatusResponse) error {
 	if err := printModels(w, s.Models); err != nil {
 		return err
 	}
+	if len(s.Members) > 0 {
+		fmt.Fprintln(w)
+		if err := printMembers(w, s.Members); err != nil {
+			return err
+		}
+	}
 	for _, c := range s.Checks {
 		if c.State == "failing" {
 			fmt.Fprintf(w, "\n%s fails: %s\n", c.Name, c.Reason)

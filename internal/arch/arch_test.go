@@ -42,7 +42,7 @@ var arrows = map[string][]string{
 	"internal/store":     {"internal/embedding"},
 	"internal/infer":     {"internal/embedding", "internal/tokenizer", "internal/infer/graph", "internal/infer/modeldir", "internal/infer/pooling"},
 	"internal/api":       {"internal/embedding", "internal/gen/akidb/v1", "internal/gen/akidb/v1/akidbv1connect"},
-	"internal/api/admin": {"internal/embedding", "internal/gen/akidb/admin/v1", "internal/gen/akidb/admin/v1/adminv1connect"},
+	"internal/api/admin": {"internal/embedding", "internal/node", "internal/gen/akidb/admin/v1", "internal/gen/akidb/admin/v1/adminv1connect"},
 
 	// floor 2: who answers, and what computes
 	"internal/pki":               {"internal/node"},

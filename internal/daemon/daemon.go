@@ -52,10 +52,14 @@ type Daemon struct {
 	listeners []net.Listener
 
 	state       atomic.Value    // node.State
+	drained     atomic.Bool     // an operator took the node out of service
 	draining    context.Context // ends when the drain begins
 	stopLoading context.CancelFunc
 
 	loaded chan struct{} // closed when every configured model was tried once
+
+	epoch   uint64 // of this process among the starts of the node
+	speaker speaker
 
 	reloading sync.Mutex // held while models are brought in
 	metrics   metrics
@@ -186,4 +190,21 @@ func (d *Daemon) runDrain(ctx context.Context, ready func()) error {
 
 func (d *Daemon) setState(s node.State) { d.state.Store(s) }
 
-func (d *Daemon) nodeState() node.State { return d.state.Load().(node.State) }
+// nodeState is what this node says of itself.
+func (d *Daemon) nodeState() node.State {
+	if d.drained.Load() {
+		return node.Draining
+	}
+	return d.state.Load().(node.State)
+}
+
+// SetDrain takes this node out of service, or back in, while it runs on.
+func (d *Daemon) SetDrain(drain bool) (node.State, error) {
+	if d.draining.Err() != nil {
+		return "", errors.New("this node is shutting down")
+	}
+	if d.drained.Swap(drain) != drain {
+		d.log.Info("drain was changed by an operator", "drain", drain, "state", d.nodeState())
+	}
+	return d.nodeState(), nil
+}

@@ -22,6 +22,7 @@ import (
 	"github.com/akidb/akidbd/internal/infer"
 	"github.com/akidb/akidbd/internal/infer/backendtest"
 	"github.com/akidb/akidbd/internal/infer/testmodels"
+	"github.com/akidb/akidbd/internal/node"
 	"github.com/akidb/akidbd/internal/telemetry"
 )
 
@@ -310,6 +311,26 @@ func TestDrainKeepsAnswering(t *testing.T) {
 	}
 	if h := r.Health(); h.Status != api.Healthy || h.Reason == "" {
 		t.Errorf("health %+v", h)
+	}
+}
+
+func TestDrainByAnOperator(t *testing.T) {
+	r := newRig(t, nil)
+	<-r.Loaded()
+	if state, err := r.SetDrain(true); err != nil || state != node.Draining {
+		t.Fatalf("drain: %s, %v", state, err)
+	}
+	if code, body := r.get(t, "/readyz"); code != http.StatusServiceUnavailable || !strings.Contains(body, "akidbd undrain") {
+		t.Errorf("readiness of a drained node: %d %s", code, body)
+	}
+	if code, body, _ := r.embed(t, `{"text":"x"}`); code != http.StatusOK {
+		t.Errorf("a drained node must answer what still comes: %d %s", code, body)
+	}
+	if state, err := r.SetDrain(false); err != nil || state != node.Ready {
+		t.Fatalf("undrain: %s, %v", state, err)
+	}
+	if code, body := r.get(t, "/readyz"); code != http.StatusOK {
+		t.Errorf("readiness after undrain: %d %s", code, body)
 	}
 }
 

@@ -37,6 +37,8 @@ func (d *Daemon) Health() api.Health {
 	}
 	switch state := d.nodeState(); {
 	case !h.Live:
+	case d.drained.Load() && d.draining.Err() == nil:
+		h.Reason = "drained by an operator: akidbd undrain takes it back into service"
 	case state == node.Draining:
 		h.Reason = "draining: this node is shutting down"
 	case !serving:

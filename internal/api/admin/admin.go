@@ -22,6 +22,7 @@ import (
 
 	"github.com/akidb/akidbd/internal/embedding"
 	"github.com/akidb/akidbd/internal/gen/akidb/admin/v1/adminv1connect"
+	"github.com/akidb/akidbd/internal/node"
 )
 
 // DefaultPath is where the socket is unless configured otherwise.
@@ -38,6 +39,12 @@ type Node interface {
 	Reload(ctx context.Context) (Reloaded, error)
 	// SetLogLevel puts level in force and gives the one before.
 	SetLogLevel(level slog.Level) (previous slog.Level)
+	// Members is the fleet as this node sees it, itself first; nothing for a lone node.
+	Members() []node.Info
+	// Explain says who would be asked for a model now.
+	Explain(model string) Explanation
+	// SetDrain takes the node out of service or back in; it fails while the node shuts down.
+	SetDrain(drain bool) (node.State, error)
 }
 
 // Status is a node at one moment.
@@ -106,8 +113,8 @@ type Server struct {
 	socket os.FileInfo  // the file that Listen made
 }
 
-// New makes a Server for node.
-func New(cfg Config, node Node) (*Server, error) {
+// New makes a Server for a node.
+func New(cfg Config, n Node) (*Server, error) {
 	cfg.Path = cmp.Or(cfg.Path, DefaultPath)
 	cfg.Mode = cmp.Or(cfg.Mode, 0o660)
 	if cfg.Started.IsZero() {
@@ -120,7 +127,7 @@ func New(cfg Config, node Node) (*Server, error) {
 		return nil, fmt.Errorf("admin socket: the path may have %d bytes at most, %s has %d", maxPath, cfg.Path, len(cfg.Path))
 	}
 	mux := http.NewServeMux()
-	mux.Handle(adminv1connect.NewAdminServiceHandler(&service{node: node, started: cfg.Started}))
+	mux.Handle(adminv1connect.NewAdminServiceHandler(&service{node: n, started: cfg.Started}))
 	mux.HandleFunc("/debug/pprof/", pprof.Index)
 	mux.HandleFunc("/debug/pprof/cmdline", pprof.Cmdline)
 	mux.HandleFunc("/debug/pprof/profile", pprof.Profile)

@@ -17,6 +17,7 @@ import (
 
 	"github.com/akidb/akidbd/internal/embedding"
 	adminv1 "github.com/akidb/akidbd/internal/gen/akidb/admin/v1"
+	"github.com/akidb/akidbd/internal/node"
 )
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
@@ -52,6 +53,28 @@ func (n *fakeNode) SetLogLevel(l slog.Level) slog.Level {
 	before := n.level.Level()
 	n.level.Set(l)
 	return before
+}
+
+func (n *fakeNode) Members() []node.Info {
+	return []node.Info{
+		{ID: "n1", Region: "eu", Addr: "10.0.0.1:7946", Word: node.Word{State: node.Ready, Load: 0.5, QueueDelay: time.Millisecond,
+			Models: []node.Served{{Model: embedding.Model{Name: "a", Digest: "sha256-00"}, Aliases: []string{"default"}, Active: true}}}},
+		{ID: "n2", Region: "eu", Word: node.Word{State: node.Draining}, Link: node.Link{Up: true, Known: true, RTT: 2 * time.Millisecond}},
+		{ID: "n3", Region: "us", Link: node.Link{Known: true, Cause: "timeout"}},
+		{ID: "n4", Region: "us"},
+	}
+}
+
+func (n *fakeNode) Explain(model string) Explanation {
+	return Explanation{Model: model + "@00", Candidates: []Candidate{{Node: "n1", Self: true, Reason: "local", Latency: time.Millisecond}},
+		Excluded: []Candidate{{Node: "n2", Region: "eu", Reason: "draining"}}}
+}
+
+func (n *fakeNode) SetDrain(drain bool) (node.State, error) {
+	if !drain {
+		return "", errors.New("shutting down")
+	}
+	return node.Draining, nil
 }
 
 // socketPath is short enough for a unix socket, which t.TempDir may not be.

@@ -41,6 +41,7 @@ func (s *service) Status(context.Context, *connect.Request[adminv1.StatusRequest
 	for _, c := range st.Checks {
 		out.Checks = append(out.Checks, &adminv1.Check{Name: c.Name, State: c.State, Reason: c.Reason})
 	}
+	out.Members = newMembers(s.node.Members())
 	return connect.NewResponse(out), nil
 }
 

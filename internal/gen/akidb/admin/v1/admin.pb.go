@@ -99,7 +99,9 @@ type StatusResponse struct {
 	// "debug", "info", "warn" or "error".
 	LogLevel string `protobuf:"bytes,15,opt,name=log_level,json=logLevel,proto3" json:"log_level,omitempty"`
 	// Path of the configuration file; empty when there is none.
-	ConfigFile    string `protobuf:"bytes,16,opt,name=config_file,json=configFile,proto3" json:"config_file,omitempty"`
+	ConfigFile string `protobuf:"bytes,16,opt,name=config_file,json=configFile,proto3" json:"config_file,omitempty"`
+	// The fleet as this node sees it, itself first; empty for a lone node.
+	Members       []*Member `protobuf:"bytes,17,rep,name=members,proto3" json:"members,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -244,6 +246,13 @@ func (x *StatusResponse) GetConfigFile() string {
 		return x.ConfigFile
 	}
 	return ""
+}
+
+func (x *StatusResponse) GetMembers() []*Member {
+	if x != nil {
+		return x.Members
+	}
+	return nil
 }
 
 // Listener is one address the node listens on.
@@ -806,12 +815,611 @@ func (x *SetLogLevelResponse) GetPrevious() string {
 	return ""
 }
 
+// Member is one node of the fleet.
+type Member struct {
+	state  protoimpl.MessageState `protogen:"open.v1"`
+	Node   string                 `protobuf:"bytes,1,opt,name=node,proto3" json:"node,omitempty"`
+	Region string                 `protobuf:"bytes,2,opt,name=region,proto3" json:"region,omitempty"`
+	Zone   string                 `protobuf:"bytes,3,opt,name=zone,proto3" json:"zone,omitempty"`
+	// host:port (UDP) of its links.
+	Address string            `protobuf:"bytes,4,opt,name=address,proto3" json:"address,omitempty"`
+	Version string            `protobuf:"bytes,5,opt,name=version,proto3" json:"version,omitempty"`
+	Labels  map[string]string `protobuf:"bytes,6,rep,name=labels,proto3" json:"labels,omitempty" protobuf_key:"bytes,1,opt,name=key" protobuf_val:"bytes,2,opt,name=value"`
+	// The node that was asked.
+	Self bool `protobuf:"varint,7,opt,name=self,proto3" json:"self,omitempty"`
+	// What it says of itself: "starting", "ready" or "draining".
+	State string `protobuf:"bytes,8,opt,name=state,proto3" json:"state,omitempty"`
+	// Work it has over what it takes, 0 to 1.
+	Load float64 `protobuf:"fixed64,9,opt,name=load,proto3" json:"load,omitempty"`
+	// How long a small request would wait there.
+	QueueDelay *durationpb.Duration `protobuf:"bytes,10,opt,name=queue_delay,json=queueDelay,proto3" json:"queue_delay,omitempty"`
+	Models     []*ServedModel       `protobuf:"bytes,11,rep,name=models,proto3" json:"models,omitempty"`
+	// "up", "down" or "none"; empty for the node itself.
+	Link string `protobuf:"bytes,12,opt,name=link,proto3" json:"link,omitempty"`
+	// Why the link is not up: "timeout", "restarted", "certificate" and so on.
+	LinkCause string `protobuf:"bytes,13,opt,name=link_cause,json=linkCause,proto3" json:"link_cause,omitempty"`
+	// Round trip of the link; unset when it was never measured.
+	Rtt           *durationpb.Duration `protobuf:"bytes,14,opt,name=rtt,proto3" json:"rtt,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Member) Reset() {
+	*x = Member{}
+	mi := &file_akidb_admin_v1_admin_proto_msgTypes[11]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Member) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Member) ProtoMessage() {}
+
+func (x *Member) ProtoReflect() protoreflect.Message {
+	mi := &file_akidb_admin_v1_admin_proto_msgTypes[11]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Member.ProtoReflect.Descriptor instead.
+func (*Member) Descriptor() ([]byte, []int) {
+	return file_akidb_admin_v1_admin_proto_rawDescGZIP(), []int{11}
+}
+
+func (x *Member) GetNode() string {
+	if x != nil {
+		return x.Node
+	}
+	return ""
+}
+
+func (x *Member) GetRegion() string {
+	if x != nil {
+		return x.Region
+	}
+	return ""
+}
+
+func (x *Member) GetZone() string {
+	if x != nil {
+		return x.Zone
+	}
+	return ""
+}
+
+func (x *Member) GetAddress() string {
+	if x != nil {
+		return x.Address
+	}
+	return ""
+}
+
+func (x *Member) GetVersion() string {
+	if x != nil {
+		return x.Version
+	}
+	return ""
+}
+
+func (x *Member) GetLabels() map[string]string {
+	if x != nil {
+		return x.Labels
+	}
+	return nil
+}
+
+func (x *Member) GetSelf() bool {
+	if x != nil {
+		return x.Self
+	}
+	return false
+}
+
+func (x *Member) GetState() string {
+	if x != nil {
+		return x.State
+	}
+	return ""
+}
+
+func (x *Member) GetLoad() float64 {
+	if x != nil {
+		return x.Load
+	}
+	return 0
+}
+
+func (x *Member) GetQueueDelay() *durationpb.Duration {
+	if x != nil {
+		return x.QueueDelay
+	}
+	return nil
+}
+
+func (x *Member) GetModels() []*ServedModel {
+	if x != nil {
+		return x.Models
+	}
+	return nil
+}
+
+func (x *Member) GetLink() string {
+	if x != nil {
+		return x.Link
+	}
+	return ""
+}
+
+func (x *Member) GetLinkCause() string {
+	if x != nil {
+		return x.LinkCause
+	}
+	return ""
+}
+
+func (x *Member) GetRtt() *durationpb.Duration {
+	if x != nil {
+		return x.Rtt
+	}
+	return nil
+}
+
+// ServedModel is a model that a node answers for.
+type ServedModel struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	Name  string                 `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"`
+	// "sha256-" and 64 hex digits.
+	Digest  string   `protobuf:"bytes,2,opt,name=digest,proto3" json:"digest,omitempty"`
+	Aliases []string `protobuf:"bytes,3,rep,name=aliases,proto3" json:"aliases,omitempty"`
+	// Whether the bare name leads to this digest there.
+	Active        bool `protobuf:"varint,4,opt,name=active,proto3" json:"active,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ServedModel) Reset() {
+	*x = ServedModel{}
+	mi := &file_akidb_admin_v1_admin_proto_msgTypes[12]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ServedModel) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ServedModel) ProtoMessage() {}
+
+func (x *ServedModel) ProtoReflect() protoreflect.Message {
+	mi := &file_akidb_admin_v1_admin_proto_msgTypes[12]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ServedModel.ProtoReflect.Descriptor instead.
+func (*ServedModel) Descriptor() ([]byte, []int) {
+	return file_akidb_admin_v1_admin_proto_rawDescGZIP(), []int{12}
+}
+
+func (x *ServedModel) GetName() string {
+	if x != nil {
+		return x.Name
+	}
+	return ""
+}
+
+func (x *ServedModel) GetDigest() string {
+	if x != nil {
+		return x.Digest
+	}
+	return ""
+}
+
+func (x *ServedModel) GetAliases() []string {
+	if x != nil {
+		return x.Aliases
+	}
+	return nil
+}
+
+func (x *ServedModel) GetActive() bool {
+	if x != nil {
+		return x.Active
+	}
+	return false
+}
+
+// ListMembersRequest has no fields.
+type ListMembersRequest struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ListMembersRequest) Reset() {
+	*x = ListMembersRequest{}
+	mi := &file_akidb_admin_v1_admin_proto_msgTypes[13]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ListMembersRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ListMembersRequest) ProtoMessage() {}
+
+func (x *ListMembersRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_akidb_admin_v1_admin_proto_msgTypes[13]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ListMembersRequest.ProtoReflect.Descriptor instead.
+func (*ListMembersRequest) Descriptor() ([]byte, []int) {
+	return file_akidb_admin_v1_admin_proto_rawDescGZIP(), []int{13}
+}
+
+// ListMembersResponse lists the fleet.
+type ListMembersResponse struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Members       []*Member              `protobuf:"bytes,1,rep,name=members,proto3" json:"members,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ListMembersResponse) Reset() {
+	*x = ListMembersResponse{}
+	mi := &file_akidb_admin_v1_admin_proto_msgTypes[14]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ListMembersResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ListMembersResponse) ProtoMessage() {}
+
+func (x *ListMembersResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_akidb_admin_v1_admin_proto_msgTypes[14]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ListMembersResponse.ProtoReflect.Descriptor instead.
+func (*ListMembersResponse) Descriptor() ([]byte, []int) {
+	return file_akidb_admin_v1_admin_proto_rawDescGZIP(), []int{14}
+}
+
+func (x *ListMembersResponse) GetMembers() []*Member {
+	if x != nil {
+		return x.Members
+	}
+	return nil
+}
+
+// ExplainRequest names a model as a client would.
+type ExplainRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// "name", an alias or "name@digest"; empty is the default model.
+	Model         string `protobuf:"bytes,1,opt,name=model,proto3" json:"model,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ExplainRequest) Reset() {
+	*x = ExplainRequest{}
+	mi := &file_akidb_admin_v1_admin_proto_msgTypes[15]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ExplainRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ExplainRequest) ProtoMessage() {}
+
+func (x *ExplainRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_akidb_admin_v1_admin_proto_msgTypes[15]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ExplainRequest.ProtoReflect.Descriptor instead.
+func (*ExplainRequest) Descriptor() ([]byte, []int) {
+	return file_akidb_admin_v1_admin_proto_rawDescGZIP(), []int{15}
+}
+
+func (x *ExplainRequest) GetModel() string {
+	if x != nil {
+		return x.Model
+	}
+	return ""
+}
+
+// ExplainResponse is the routing decision of this moment.
+type ExplainResponse struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// name@digest that the request would be fixed to; empty when nobody serves it.
+	Model string `protobuf:"bytes,1,opt,name=model,proto3" json:"model,omitempty"`
+	// Who would be asked, best first.
+	Candidates []*Candidate `protobuf:"bytes,2,rep,name=candidates,proto3" json:"candidates,omitempty"`
+	// Who would not, and why.
+	Excluded      []*Candidate `protobuf:"bytes,3,rep,name=excluded,proto3" json:"excluded,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ExplainResponse) Reset() {
+	*x = ExplainResponse{}
+	mi := &file_akidb_admin_v1_admin_proto_msgTypes[16]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ExplainResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ExplainResponse) ProtoMessage() {}
+
+func (x *ExplainResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_akidb_admin_v1_admin_proto_msgTypes[16]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ExplainResponse.ProtoReflect.Descriptor instead.
+func (*ExplainResponse) Descriptor() ([]byte, []int) {
+	return file_akidb_admin_v1_admin_proto_rawDescGZIP(), []int{16}
+}
+
+func (x *ExplainResponse) GetModel() string {
+	if x != nil {
+		return x.Model
+	}
+	return ""
+}
+
+func (x *ExplainResponse) GetCandidates() []*Candidate {
+	if x != nil {
+		return x.Candidates
+	}
+	return nil
+}
+
+func (x *ExplainResponse) GetExcluded() []*Candidate {
+	if x != nil {
+		return x.Excluded
+	}
+	return nil
+}
+
+// Candidate is one node in a routing decision.
+type Candidate struct {
+	state  protoimpl.MessageState `protogen:"open.v1"`
+	Node   string                 `protobuf:"bytes,1,opt,name=node,proto3" json:"node,omitempty"`
+	Region string                 `protobuf:"bytes,2,opt,name=region,proto3" json:"region,omitempty"`
+	Self   bool                   `protobuf:"varint,3,opt,name=self,proto3" json:"self,omitempty"`
+	// Why it stands here, for people.
+	Reason string `protobuf:"bytes,4,opt,name=reason,proto3" json:"reason,omitempty"`
+	// Expected time to an answer; unset when unknown.
+	Latency *durationpb.Duration `protobuf:"bytes,5,opt,name=latency,proto3" json:"latency,omitempty"`
+	// "healthy", "probation", "ejected", "down" and so on.
+	Health        string `protobuf:"bytes,6,opt,name=health,proto3" json:"health,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Candidate) Reset() {
+	*x = Candidate{}
+	mi := &file_akidb_admin_v1_admin_proto_msgTypes[17]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Candidate) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Candidate) ProtoMessage() {}
+
+func (x *Candidate) ProtoReflect() protoreflect.Message {
+	mi := &file_akidb_admin_v1_admin_proto_msgTypes[17]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Candidate.ProtoReflect.Descriptor instead.
+func (*Candidate) Descriptor() ([]byte, []int) {
+	return file_akidb_admin_v1_admin_proto_rawDescGZIP(), []int{17}
+}
+
+func (x *Candidate) GetNode() string {
+	if x != nil {
+		return x.Node
+	}
+	return ""
+}
+
+func (x *Candidate) GetRegion() string {
+	if x != nil {
+		return x.Region
+	}
+	return ""
+}
+
+func (x *Candidate) GetSelf() bool {
+	if x != nil {
+		return x.Self
+	}
+	return false
+}
+
+func (x *Candidate) GetReason() string {
+	if x != nil {
+		return x.Reason
+	}
+	return ""
+}
+
+func (x *Candidate) GetLatency() *durationpb.Duration {
+	if x != nil {
+		return x.Latency
+	}
+	return nil
+}
+
+func (x *Candidate) GetHealth() string {
+	if x != nil {
+		return x.Health
+	}
+	return ""
+}
+
+// SetDrainRequest says what to do.
+type SetDrainRequest struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Drain         bool                   `protobuf:"varint,1,opt,name=drain,proto3" json:"drain,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *SetDrainRequest) Reset() {
+	*x = SetDrainRequest{}
+	mi := &file_akidb_admin_v1_admin_proto_msgTypes[18]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *SetDrainRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*SetDrainRequest) ProtoMessage() {}
+
+func (x *SetDrainRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_akidb_admin_v1_admin_proto_msgTypes[18]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use SetDrainRequest.ProtoReflect.Descriptor instead.
+func (*SetDrainRequest) Descriptor() ([]byte, []int) {
+	return file_akidb_admin_v1_admin_proto_rawDescGZIP(), []int{18}
+}
+
+func (x *SetDrainRequest) GetDrain() bool {
+	if x != nil {
+		return x.Drain
+	}
+	return false
+}
+
+// SetDrainResponse says what the state is now.
+type SetDrainResponse struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// "starting", "ready" or "draining".
+	State         string `protobuf:"bytes,1,opt,name=state,proto3" json:"state,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *SetDrainResponse) Reset() {
+	*x = SetDrainResponse{}
+	mi := &file_akidb_admin_v1_admin_proto_msgTypes[19]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *SetDrainResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*SetDrainResponse) ProtoMessage() {}
+
+func (x *SetDrainResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_akidb_admin_v1_admin_proto_msgTypes[19]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use SetDrainResponse.ProtoReflect.Descriptor instead.
+func (*SetDrainResponse) Descriptor() ([]byte, []int) {
+	return file_akidb_admin_v1_admin_proto_rawDescGZIP(), []int{19}
+}
+
+func (x *SetDrainResponse) GetState() string {
+	if x != nil {
+		return x.State
+	}
+	return ""
+}
+
 var File_akidb_admin_v1_admin_proto protoreflect.FileDescriptor
 
 const file_akidb_admin_v1_admin_proto_rawDesc = "" +
 	"\n" +
 	"\x1aakidb/admin/v1/admin.proto\x12\x0eakidb.admin.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\x0f\n" +
-	"\rStatusRequest\"\xa2\x04\n" +
+	"\rStatusRequest\"\xd4\x04\n" +
 	"\x0eStatusResponse\x12\x12\n" +
 	"\x04node\x18\x01 \x01(\tR\x04node\x12\x16\n" +
 	"\x06region\x18\x02 \x01(\tR\x06region\x12\x18\n" +
@@ -830,7 +1438,8 @@ const file_akidb_admin_v1_admin_proto_rawDesc = "" +
 	"\x06checks\x18\x0e \x03(\v2\x15.akidb.admin.v1.CheckR\x06checks\x12\x1b\n" +
 	"\tlog_level\x18\x0f \x01(\tR\blogLevel\x12\x1f\n" +
 	"\vconfig_file\x18\x10 \x01(\tR\n" +
-	"configFile\"J\n" +
+	"configFile\x120\n" +
+	"\amembers\x18\x11 \x03(\v2\x16.akidb.admin.v1.MemberR\amembers\"J\n" +
 	"\bListener\x12\x12\n" +
 	"\x04role\x18\x01 \x01(\tR\x04role\x12\x18\n" +
 	"\aaddress\x18\x02 \x01(\tR\aaddress\x12\x10\n" +
@@ -870,13 +1479,64 @@ const file_akidb_admin_v1_admin_proto_rawDesc = "" +
 	"\x12SetLogLevelRequest\x12\x14\n" +
 	"\x05level\x18\x01 \x01(\tR\x05level\"1\n" +
 	"\x13SetLogLevelResponse\x12\x1a\n" +
-	"\bprevious\x18\x01 \x01(\tR\bprevious2\xcd\x02\n" +
+	"\bprevious\x18\x01 \x01(\tR\bprevious\"\x82\x04\n" +
+	"\x06Member\x12\x12\n" +
+	"\x04node\x18\x01 \x01(\tR\x04node\x12\x16\n" +
+	"\x06region\x18\x02 \x01(\tR\x06region\x12\x12\n" +
+	"\x04zone\x18\x03 \x01(\tR\x04zone\x12\x18\n" +
+	"\aaddress\x18\x04 \x01(\tR\aaddress\x12\x18\n" +
+	"\aversion\x18\x05 \x01(\tR\aversion\x12:\n" +
+	"\x06labels\x18\x06 \x03(\v2\".akidb.admin.v1.Member.LabelsEntryR\x06labels\x12\x12\n" +
+	"\x04self\x18\a \x01(\bR\x04self\x12\x14\n" +
+	"\x05state\x18\b \x01(\tR\x05state\x12\x12\n" +
+	"\x04load\x18\t \x01(\x01R\x04load\x12:\n" +
+	"\vqueue_delay\x18\n" +
+	" \x01(\v2\x19.google.protobuf.DurationR\n" +
+	"queueDelay\x123\n" +
+	"\x06models\x18\v \x03(\v2\x1b.akidb.admin.v1.ServedModelR\x06models\x12\x12\n" +
+	"\x04link\x18\f \x01(\tR\x04link\x12\x1d\n" +
+	"\n" +
+	"link_cause\x18\r \x01(\tR\tlinkCause\x12+\n" +
+	"\x03rtt\x18\x0e \x01(\v2\x19.google.protobuf.DurationR\x03rtt\x1a9\n" +
+	"\vLabelsEntry\x12\x10\n" +
+	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
+	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\"k\n" +
+	"\vServedModel\x12\x12\n" +
+	"\x04name\x18\x01 \x01(\tR\x04name\x12\x16\n" +
+	"\x06digest\x18\x02 \x01(\tR\x06digest\x12\x18\n" +
+	"\aaliases\x18\x03 \x03(\tR\aaliases\x12\x16\n" +
+	"\x06active\x18\x04 \x01(\bR\x06active\"\x14\n" +
+	"\x12ListMembersRequest\"G\n" +
+	"\x13ListMembersResponse\x120\n" +
+	"\amembers\x18\x01 \x03(\v2\x16.akidb.admin.v1.MemberR\amembers\"&\n" +
+	"\x0eExplainRequest\x12\x14\n" +
+	"\x05model\x18\x01 \x01(\tR\x05model\"\x99\x01\n" +
+	"\x0fExplainResponse\x12\x14\n" +
+	"\x05model\x18\x01 \x01(\tR\x05model\x129\n" +
+	"\n" +
+	"candidates\x18\x02 \x03(\v2\x19.akidb.admin.v1.CandidateR\n" +
+	"candidates\x125\n" +
+	"\bexcluded\x18\x03 \x03(\v2\x19.akidb.admin.v1.CandidateR\bexcluded\"\xb0\x01\n" +
+	"\tCandidate\x12\x12\n" +
+	"\x04node\x18\x01 \x01(\tR\x04node\x12\x16\n" +
+	"\x06region\x18\x02 \x01(\tR\x06region\x12\x12\n" +
+	"\x04self\x18\x03 \x01(\bR\x04self\x12\x16\n" +
+	"\x06reason\x18\x04 \x01(\tR\x06reason\x123\n" +
+	"\alatency\x18\x05 \x01(\v2\x19.google.protobuf.DurationR\alatency\x12\x16\n" +
+	"\x06health\x18\x06 \x01(\tR\x06health\"'\n" +
+	"\x0fSetDrainRequest\x12\x14\n" +
+	"\x05drain\x18\x01 \x01(\bR\x05drain\"(\n" +
+	"\x10SetDrainResponse\x12\x14\n" +
+	"\x05state\x18\x01 \x01(\tR\x05state2\xc0\x04\n" +
 	"\fAdminService\x12G\n" +
 	"\x06Status\x12\x1d.akidb.admin.v1.StatusRequest\x1a\x1e.akidb.admin.v1.StatusResponse\x12S\n" +
 	"\n" +
 	"ListModels\x12!.akidb.admin.v1.ListModelsRequest\x1a\".akidb.admin.v1.ListModelsResponse\x12G\n" +
 	"\x06Reload\x12\x1d.akidb.admin.v1.ReloadRequest\x1a\x1e.akidb.admin.v1.ReloadResponse\x12V\n" +
-	"\vSetLogLevel\x12\".akidb.admin.v1.SetLogLevelRequest\x1a#.akidb.admin.v1.SetLogLevelResponseB=Z;github.com/akidb/akidbd/internal/gen/akidb/admin/v1;adminv1b\x06proto3"
+	"\vSetLogLevel\x12\".akidb.admin.v1.SetLogLevelRequest\x1a#.akidb.admin.v1.SetLogLevelResponse\x12V\n" +
+	"\vListMembers\x12\".akidb.admin.v1.ListMembersRequest\x1a#.akidb.admin.v1.ListMembersResponse\x12J\n" +
+	"\aExplain\x12\x1e.akidb.admin.v1.ExplainRequest\x1a\x1f.akidb.admin.v1.ExplainResponse\x12M\n" +
+	"\bSetDrain\x12\x1f.akidb.admin.v1.SetDrainRequest\x1a .akidb.admin.v1.SetDrainResponseB=Z;github.com/akidb/akidbd/internal/gen/akidb/admin/v1;adminv1b\x06proto3"
 
 var (
 	file_akidb_admin_v1_admin_proto_rawDescOnce sync.Once
@@ -890,7 +1550,7 @@ func file_akidb_admin_v1_admin_proto_rawDescGZIP() []byte {
 	return file_akidb_admin_v1_admin_proto_rawDescData
 }
 
-var file_akidb_admin_v1_admin_proto_msgTypes = make([]protoimpl.MessageInfo, 11)
+var file_akidb_admin_v1_admin_proto_msgTypes = make([]protoimpl.MessageInfo, 21)
 var file_akidb_admin_v1_admin_proto_goTypes = []any{
 	(*StatusRequest)(nil),         // 0: akidb.admin.v1.StatusRequest
 	(*StatusResponse)(nil),        // 1: akidb.admin.v1.StatusResponse
@@ -903,31 +1563,56 @@ var file_akidb_admin_v1_admin_proto_goTypes = []any{
 	(*ReloadResponse)(nil),        // 8: akidb.admin.v1.ReloadResponse
 	(*SetLogLevelRequest)(nil),    // 9: akidb.admin.v1.SetLogLevelRequest
 	(*SetLogLevelResponse)(nil),   // 10: akidb.admin.v1.SetLogLevelResponse
-	(*timestamppb.Timestamp)(nil), // 11: google.protobuf.Timestamp
-	(*durationpb.Duration)(nil),   // 12: google.protobuf.Duration
+	(*Member)(nil),                // 11: akidb.admin.v1.Member
+	(*ServedModel)(nil),           // 12: akidb.admin.v1.ServedModel
+	(*ListMembersRequest)(nil),    // 13: akidb.admin.v1.ListMembersRequest
+	(*ListMembersResponse)(nil),   // 14: akidb.admin.v1.ListMembersResponse
+	(*ExplainRequest)(nil),        // 15: akidb.admin.v1.ExplainRequest
+	(*ExplainResponse)(nil),       // 16: akidb.admin.v1.ExplainResponse
+	(*Candidate)(nil),             // 17: akidb.admin.v1.Candidate
+	(*SetDrainRequest)(nil),       // 18: akidb.admin.v1.SetDrainRequest
+	(*SetDrainResponse)(nil),      // 19: akidb.admin.v1.SetDrainResponse
+	nil,                           // 20: akidb.admin.v1.Member.LabelsEntry
+	(*timestamppb.Timestamp)(nil), // 21: google.protobuf.Timestamp
+	(*durationpb.Duration)(nil),   // 22: google.protobuf.Duration
 }
 var file_akidb_admin_v1_admin_proto_depIdxs = []int32{
-	11, // 0: akidb.admin.v1.StatusResponse.started:type_name -> google.protobuf.Timestamp
-	12, // 1: akidb.admin.v1.StatusResponse.uptime:type_name -> google.protobuf.Duration
+	21, // 0: akidb.admin.v1.StatusResponse.started:type_name -> google.protobuf.Timestamp
+	22, // 1: akidb.admin.v1.StatusResponse.uptime:type_name -> google.protobuf.Duration
 	2,  // 2: akidb.admin.v1.StatusResponse.listeners:type_name -> akidb.admin.v1.Listener
 	3,  // 3: akidb.admin.v1.StatusResponse.models:type_name -> akidb.admin.v1.Model
 	4,  // 4: akidb.admin.v1.StatusResponse.checks:type_name -> akidb.admin.v1.Check
-	11, // 5: akidb.admin.v1.Model.loaded:type_name -> google.protobuf.Timestamp
-	12, // 6: akidb.admin.v1.Model.queue_delay:type_name -> google.protobuf.Duration
-	3,  // 7: akidb.admin.v1.ListModelsResponse.models:type_name -> akidb.admin.v1.Model
-	0,  // 8: akidb.admin.v1.AdminService.Status:input_type -> akidb.admin.v1.StatusRequest
-	5,  // 9: akidb.admin.v1.AdminService.ListModels:input_type -> akidb.admin.v1.ListModelsRequest
-	7,  // 10: akidb.admin.v1.AdminService.Reload:input_type -> akidb.admin.v1.ReloadRequest
-	9,  // 11: akidb.admin.v1.AdminService.SetLogLevel:input_type -> akidb.admin.v1.SetLogLevelRequest
-	1,  // 12: akidb.admin.v1.AdminService.Status:output_type -> akidb.admin.v1.StatusResponse
-	6,  // 13: akidb.admin.v1.AdminService.ListModels:output_type -> akidb.admin.v1.ListModelsResponse
-	8,  // 14: akidb.admin.v1.AdminService.Reload:output_type -> akidb.admin.v1.ReloadResponse
-	10, // 15: akidb.admin.v1.AdminService.SetLogLevel:output_type -> akidb.admin.v1.SetLogLevelResponse
-	12, // [12:16] is the sub-list for method output_type
-	8,  // [8:12] is the sub-list for method input_type
-	8,  // [8:8] is the sub-list for extension type_name
-	8,  // [8:8] is the sub-list for extension extendee
-	0,  // [0:8] is the sub-list for field type_name
+	11, // 5: akidb.admin.v1.StatusResponse.members:type_name -> akidb.admin.v1.Member
+	21, // 6: akidb.admin.v1.Model.loaded:type_name -> google.protobuf.Timestamp
+	22, // 7: akidb.admin.v1.Model.queue_delay:type_name -> google.protobuf.Duration
+	3,  // 8: akidb.admin.v1.ListModelsResponse.models:type_name -> akidb.admin.v1.Model
+	20, // 9: akidb.admin.v1.Member.labels:type_name -> akidb.admin.v1.Member.LabelsEntry
+	22, // 10: akidb.admin.v1.Member.queue_delay:type_name -> google.protobuf.Duration
+	12, // 11: akidb.admin.v1.Member.models:type_name -> akidb.admin.v1.ServedModel
+	22, // 12: akidb.admin.v1.Member.rtt:type_name -> google.protobuf.Duration
+	11, // 13: akidb.admin.v1.ListMembersResponse.members:type_name -> akidb.admin.v1.Member
+	17, // 14: akidb.admin.v1.ExplainResponse.candidates:type_name -> akidb.admin.v1.Candidate
+	17, // 15: akidb.admin.v1.ExplainResponse.excluded:type_name -> akidb.admin.v1.Candidate
+	22, // 16: akidb.admin.v1.Candidate.latency:type_name -> google.protobuf.Duration
+	0,  // 17: akidb.admin.v1.AdminService.Status:input_type -> akidb.admin.v1.StatusRequest
+	5,  // 18: akidb.admin.v1.AdminService.ListModels:input_type -> akidb.admin.v1.ListModelsRequest
+	7,  // 19: akidb.admin.v1.AdminService.Reload:input_type -> akidb.admin.v1.ReloadRequest
+	9,  // 20: akidb.admin.v1.AdminService.SetLogLevel:input_type -> akidb.admin.v1.SetLogLevelRequest
+	13, // 21: akidb.admin.v1.AdminService.ListMembers:input_type -> akidb.admin.v1.ListMembersRequest
+	15, // 22: akidb.admin.v1.AdminService.Explain:input_type -> akidb.admin.v1.ExplainRequest
+	18, // 23: akidb.admin.v1.AdminService.SetDrain:input_type -> akidb.admin.v1.SetDrainRequest
+	1,  // 24: akidb.admin.v1.AdminService.Status:output_type -> akidb.admin.v1.StatusResponse
+	6,  // 25: akidb.admin.v1.AdminService.ListModels:output_type -> akidb.admin.v1.ListModelsResponse
+	8,  // 26: akidb.admin.v1.AdminService.Reload:output_type -> akidb.admin.v1.ReloadResponse
+	10, // 27: akidb.admin.v1.AdminService.SetLogLevel:output_type -> akidb.admin.v1.SetLogLevelResponse
+	14, // 28: akidb.admin.v1.AdminService.ListMembers:output_type -> akidb.admin.v1.ListMembersResponse
+	16, // 29: akidb.admin.v1.AdminService.Explain:output_type -> akidb.admin.v1.ExplainResponse
+	19, // 30: akidb.admin.v1.AdminService.SetDrain:output_type -> akidb.admin.v1.SetDrainResponse
+	24, // [24:31] is the sub-list for method output_type
+	17, // [17:24] is the sub-list for method input_type
+	17, // [17:17] is the sub-list for extension type_name
+	17, // [17:17] is the sub-list for extension extendee
+	0,  // [0:17] is the sub-list for field type_name
 }
 
 func init() { file_akidb_admin_v1_admin_proto_init() }
@@ -941,7 +1626,7 @@ func file_akidb_admin_v1_admin_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_akidb_admin_v1_admin_proto_rawDesc), len(file_akidb_admin_v1_admin_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   11,
+			NumMessages:   21,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

@@ -50,6 +50,13 @@ const (
 	// AdminServiceSetLogLevelProcedure is the fully-qualified name of the AdminService's SetLogLevel
 	// RPC.
 	AdminServiceSetLogLevelProcedure = "/akidb.admin.v1.AdminService/SetLogLevel"
+	// AdminServiceListMembersProcedure is the fully-qualified name of the AdminService's ListMembers
+	// RPC.
+	AdminServiceListMembersProcedure = "/akidb.admin.v1.AdminService/ListMembers"
+	// AdminServiceExplainProcedure is the fully-qualified name of the AdminService's Explain RPC.
+	AdminServiceExplainProcedure = "/akidb.admin.v1.AdminService/Explain"
+	// AdminServiceSetDrainProcedure is the fully-qualified name of the AdminService's SetDrain RPC.
+	AdminServiceSetDrainProcedure = "/akidb.admin.v1.AdminService/SetDrain"
 )
 
 // AdminServiceClient is a client for the akidb.admin.v1.AdminService service.
@@ -63,6 +70,13 @@ type AdminServiceClient interface {
 	Reload(context.Context, *connect.Request[v1.ReloadRequest]) (*connect.Response[v1.ReloadResponse], error)
 	// SetLogLevel changes the log level until the next reload or restart.
 	SetLogLevel(context.Context, *connect.Request[v1.SetLogLevelRequest]) (*connect.Response[v1.SetLogLevelResponse], error)
+	// ListMembers lists the nodes of the fleet as this node sees them, itself first, then by region and name.
+	ListMembers(context.Context, *connect.Request[v1.ListMembersRequest]) (*connect.Response[v1.ListMembersResponse], error)
+	// Explain says who would be asked for a model now, in order, and why not the others.
+	Explain(context.Context, *connect.Request[v1.ExplainRequest]) (*connect.Response[v1.ExplainResponse], error)
+	// SetDrain takes the node out of service, or back in, while it goes on running: readiness turns to 503, peers
+	// send nothing new, and what still arrives is answered, by peers first.
+	SetDrain(context.Context, *connect.Request[v1.SetDrainRequest]) (*connect.Response[v1.SetDrainResponse], error)
 }
 
 // NewAdminServiceClient constructs a client for the akidb.admin.v1.AdminService service. By
@@ -100,6 +114,24 @@ func NewAdminServiceClient(httpClient connect.HTTPClient, baseURL string, opts .
 			connect.WithSchema(adminServiceMethods.ByName("SetLogLevel")),
 			connect.WithClientOptions(opts...),
 		),
+		listMembers: connect.NewClient[v1.ListMembersRequest, v1.ListMembersResponse](
+			httpClient,
+			baseURL+AdminServiceListMembersProcedure,
+			connect.WithSchema(adminServiceMethods.ByName("ListMembers")),
+			connect.WithClientOptions(opts...),
+		),
+		explain: connect.NewClient[v1.ExplainRequest, v1.ExplainResponse](
+			httpClient,
+			baseURL+AdminServiceExplainProcedure,
+			connect.WithSchema(adminServiceMethods.ByName("Explain")),
+			connect.WithClientOptions(opts...),
+		),
+		setDrain: connect.NewClient[v1.SetDrainRequest, v1.SetDrainResponse](
+			httpClient,
+			baseURL+AdminServiceSetDrainProcedure,
+			connect.WithSchema(adminServiceMethods.ByName("SetDrain")),
+			connect.WithClientOptions(opts...),
+		),
 	}
 }
 
@@ -109,6 +141,9 @@ type adminServiceClient struct {
 	listModels  *connect.Client[v1.ListModelsRequest, v1.ListModelsResponse]
 	reload      *connect.Client[v1.ReloadRequest, v1.ReloadResponse]
 	setLogLevel *connect.Client[v1.SetLogLevelRequest, v1.SetLogLevelResponse]
+	listMembers *connect.Client[v1.ListMembersRequest, v1.ListMembersResponse]
+	explain     *connect.Client[v1.ExplainRequest, v1.ExplainResponse]
+	setDrain    *connect.Client[v1.SetDrainRequest, v1.SetDrainResponse]
 }
 
 // Status calls akidb.admin.v1.AdminService.Status.
@@ -131,6 +166,21 @@ func (c *adminServiceClient) SetLogLevel(ctx context.Context, req *connect.Reque
 	return c.setLogLevel.CallUnary(ctx, req)
 }
 
+// ListMembers calls akidb.admin.v1.AdminService.ListMembers.
+func (c *adminServiceClient) ListMembers(ctx context.Context, req *connect.Request[v1.ListMembersRequest]) (*connect.Response[v1.ListMembersResponse], error) {
+	return c.listMembers.CallUnary(ctx, req)
+}
+
+// Explain calls akidb.admin.v1.AdminService.Explain.
+func (c *adminServiceClient) Explain(ctx context.Context, req *connect.Request[v1.ExplainRequest]) (*connect.Response[v1.ExplainResponse], error) {
+	return c.explain.CallUnary(ctx, req)
+}
+
+// SetDrain calls akidb.admin.v1.AdminService.SetDrain.
+func (c *adminServiceClient) SetDrain(ctx context.Context, req *connect.Request[v1.SetDrainRequest]) (*connect.Response[v1.SetDrainResponse], error) {
+	return c.setDrain.CallUnary(ctx, req)
+}
+
 // AdminServiceHandler is an implementation of the akidb.admin.v1.AdminService service.
 type AdminServiceHandler interface {
 	// Status is all that the node knows about itself.
@@ -142,6 +192,13 @@ type AdminServiceHandler interface {
 	Reload(context.Context, *connect.Request[v1.ReloadRequest]) (*connect.Response[v1.ReloadResponse], error)
 	// SetLogLevel changes the log level until the next reload or restart.
 	SetLogLevel(context.Context, *connect.Request[v1.SetLogLevelRequest]) (*connect.Response[v1.SetLogLevelResponse], error)
+	// ListMembers lists the nodes of the fleet as this node sees them, itself first, then by region and name.
+	ListMembers(context.Context, *connect.Request[v1.ListMembersRequest]) (*connect.Response[v1.ListMembersResponse], error)
+	// Explain says who would be asked for a model now, in order, and why not the others.
+	Explain(context.Context, *connect.Request[v1.ExplainRequest]) (*connect.Response[v1.ExplainResponse], error)
+	// SetDrain takes the node out of service, or back in, while it goes on running: readiness turns to 503, peers
+	// send nothing new, and what still arrives is answered, by peers first.
+	SetDrain(context.Context, *connect.Request[v1.SetDrainRequest]) (*connect.Response[v1.SetDrainResponse], error)
 }
 
 // NewAdminServiceHandler builds an HTTP handler from the service implementation. It returns the
@@ -175,6 +232,24 @@ func NewAdminServiceHandler(svc AdminServiceHandler, opts ...connect.HandlerOpti
 		connect.WithSchema(adminServiceMethods.ByName("SetLogLevel")),
 		connect.WithHandlerOptions(opts...),
 	)
+	adminServiceListMembersHandler := connect.NewUnaryHandler(
+		AdminServiceListMembersProcedure,
+		svc.ListMembers,
+		connect.WithSchema(adminServiceMethods.ByName("ListMembers")),
+		connect.WithHandlerOptions(opts...),
+	)
+	adminServiceExplainHandler := connect.NewUnaryHandler(
+		AdminServiceExplainProcedure,
+		svc.Explain,
+		connect.WithSchema(adminServiceMethods.ByName("Explain")),
+		connect.WithHandlerOptions(opts...),
+	)
+	adminServiceSetDrainHandler := connect.NewUnaryHandler(
+		AdminServiceSetDrainProcedure,
+		svc.SetDrain,
+		connect.WithSchema(adminServiceMethods.ByName("SetDrain")),
+		connect.WithHandlerOptions(opts...),
+	)
 	return "/akidb.admin.v1.AdminService/", http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		switch r.URL.Path {
 		case AdminServiceStatusProcedure:
@@ -185,6 +260,12 @@ func NewAdminServiceHandler(svc AdminServiceHandler, opts ...connect.HandlerOpti
 			adminServiceReloadHandler.ServeHTTP(w, r)
 		case AdminServiceSetLogLevelProcedure:
 			adminServiceSetLogLevelHandler.ServeHTTP(w, r)
+		case AdminServiceListMembersProcedure:
+			adminServiceListMembersHandler.ServeHTTP(w, r)
+		case AdminServiceExplainProcedure:
+			adminServiceExplainHandler.ServeHTTP(w, r)
+		case AdminServiceSetDrainProcedure:
+			adminServiceSetDrainHandler.ServeHTTP(w, r)
 		default:
 			http.NotFound(w, r)
 		}
@@ -208,4 +289,16 @@ func (UnimplementedAdminServiceHandler) Reload(context.Context, *connect.Request
 
 func (UnimplementedAdminServiceHandler) SetLogLevel(context.Context, *connect.Request[v1.SetLogLevelRequest]) (*connect.Response[v1.SetLogLevelResponse], error) {
 	return nil, connect.NewError(connect.CodeUnimplemented, errors.New("akidb.admin.v1.AdminService.SetLogLevel is not implemented"))
+}
+
+func (UnimplementedAdminServiceHandler) ListMembers(context.Context, *connect.Request[v1.ListMembersRequest]) (*connect.Response[v1.ListMembersResponse], error) {
+	return nil, connect.NewError(connect.CodeUnimplemented, errors.New("akidb.admin.v1.AdminService.ListMembers is not implemented"))
+}
+
+func (UnimplementedAdminServiceHandler) Explain(context.Context, *connect.Request[v1.ExplainRequest]) (*connect.Response[v1.ExplainResponse], error) {
+	return nil, connect.NewError(connect.CodeUnimplemented, errors.New("akidb.admin.v1.AdminService.Explain is not implemented"))
+}
+
+func (UnimplementedAdminServiceHandler) SetDrain(context.Context, *connect.Request[v1.SetDrainRequest]) (*connect.Response[v1.SetDrainResponse], error) {
+	return nil, connect.NewError(connect.CodeUnimplemented, errors.New("akidb.admin.v1.AdminService.SetDrain is not implemented"))
 }
