@@ -29,6 +29,11 @@ run: build fetch ## build, fetch ONNX Runtime and a model, serve on :8080
 	@AKIDB_ENGINE_LIBRARY_PATH=$(ORT) AKIDB_STATE_DIR=$(CACHE)/run/state AKIDB_CACHE_DIR=$(CACHE)/run/cache \
 	AKIDB_LOG_FORMAT=text AKIDB_DRAIN_DELAY=0s exec $(BIN) serve --model all-MiniLM-L6-v2=$(MODEL) $(ARGS)
 
+.PHONY: mesh
+mesh: build fetch ## four nodes in two regions on this machine, with certificates made on the spot
+	@mkdir -p $(CACHE)/mesh
+	@exec go run ./test/mesh --bin $(BIN) --library $(ORT) --model $(MODEL) --dir $(CACHE)/mesh $(ARGS)
+
 .PHONY: build
 build: ## build bin/akidbd
 	go build $(GOFLAGS_BUILD) -o $(BIN) ./cmd/akidbd

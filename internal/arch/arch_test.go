@@ -70,6 +70,7 @@ var arrows = map[string][]string{
 	// beside the product
 	"test/clients": {},
 	"test/fetch":   {},
+	"test/mesh":    {},
 	"test/bench":   {"internal/api", "internal/embedding", "internal/infer", "internal/infer/graph", "internal/infer/modeldir", "internal/infer/ort", "internal/infer/pooling", "internal/loadgen", "internal/tokenizer", "internal/daemon", "internal/config", "internal/telemetry"},
 	"test/e2e":     {"internal/infer/testmodels/reference"},
 }
