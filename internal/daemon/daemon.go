@@ -94,7 +94,7 @@ func (d *Daemon) wire(cfg *config.Config) (err error) {
 	if d.engine, err = infer.New(engineConfig(d.opt)); err != nil {
 		return err
 	}
-	r := router.New(router.Config{Self: d.self, Registerer: d.opt.Telemetry.Registry}, d.engine)
+	r := router.New(router.Config{Self: d.self, Word: d.word, Registerer: d.opt.Telemetry.Registry}, d.engine, nil, nil)
 	if d.api, err = api.New(d.apiConfig(cfg), r, d); err != nil {
 		return err
 	}

@@ -89,58 +89,6 @@ func (b *bench) full(ctx context.Context) error {
 	return nil
 }
 
-// lone compares a single client with the bare run over all cores, in short slices that alternate and have the
-// same texts: the machine drifts by more than the difference.
-func (b *bench) lone(ctx context.Context) error {
-	fmt.Printf("\n## One client, against a bare run over all cores\n\n| texts | server p50 | bare p50 | difference |\n|---|---|---|---|\n")
-	for _, lengths := range []string{"short", "mixed"} {
-		s, err := b.serve(ctx, infer.WideAuto)
-		if err != nil {
-			return err
-		}
-		slice := b.step / 4
-		if _, err := b.load(ctx, s, lengths, 199, loadgen.Plan{Clients: 1, Duration: slice}); err != nil { // warm
-			return err
-		}
-		var server, bare, difference []float64
-		for i := range 4 * b.rounds {
-			seed := uint64(200 + i)
-			sum, err := b.load(ctx, s, lengths, seed, loadgen.Plan{Clients: 1, Duration: slice})
-			if err != nil {
-				return err
-			}
-			p50, err := b.bareP50(ctx, lengths, seed, slice)
-			if err != nil {
-				return err
-			}
-			server, bare = append(server, sum.Total.Quantile(50).Seconds()*1000), append(bare, p50)
-			difference = append(difference, server[i]-p50)
-		}
-		if err := s.stop(); err != nil {
-			return err
-		}
-		fmt.Printf("| %s | %.2f ms | %.2f ms | **%+.2f ms** |\n", lengths, median(server), median(bare), median(difference))
-	}
-	return nil
-}
-
-func (b *bench) bareP50(ctx context.Context, lengths string, seed uint64, d time.Duration) (float64, error) {
-	rows, err := b.rows(lengths, seed, 2000)
-	if err != nil {
-		return 0, err
-	}
-	var took []float64
-	began := time.Now()
-	for i := 0; time.Since(began) < d; i++ {
-		t := time.Now()
-		if _, err := b.raw.Run(ctx, infer.Batch{Rows: rows[i%len(rows) : i%len(rows)+1], Wide: true}); err != nil {
-			return 0, err
-		}
-		took = append(took, time.Since(t).Seconds()*1000)
-	}
-	return median(took), nil
-}
-
 // open compares the choice between wide and narrow runs with both fixed modes, at arrivals that do not wait.
 func (b *bench) open(ctx context.Context) error {
 	fmt.Printf("\n## Open loop: p95 by mode, Poisson arrivals at a share of capacity\n\n" +

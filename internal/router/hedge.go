@@ -1,0 +1,107 @@
+package router
+
+import (
+	"time"
+
+	"github.com/akidb/akidbd/internal/node"
+)
+
+const (
+	hedgeFactor = 1.5 // times the p95: a hedge is for the few that are late
+	hedgeTokens = 512 // requests up to this many are hedged at HedgeMax at the latest
+)
+
+// hedgeDelay is how long a node has before a second one is asked too. Of a node that is not known yet it is the
+// longest.
+func (r *Router) hedgeDelay(p *peer, tokens int, left time.Duration) time.Duration {
+	most := r.cfg.grown(r.cfg.HedgeMax, max(0, tokens-hedgeTokens))
+	delay := most
+	if p95 := p.latency.p95(tokens); p95 > 0 {
+		delay = time.Duration(hedgeFactor * float64(p95))
+	}
+	return max(min(delay, most, left/2), r.cfg.HedgeMin)
+}
+
+// late acts on attempts that take long: another node with room is asked beside them, if the budget allows. When all
+// that is waited for are nodes that were given up meanwhile, moving on is free and any node will do.
+func (c *race) late(now time.Time) {
+	c.hedge.Reset(c.delay)
+	if len(c.running) == 0 || c.spent+len(c.running) >= c.r.cfg.Attempts {
+		return
+	}
+	if c.abandoned(now) {
+		c.launch(kindRetry, c.untried)
+		return
+	}
+	x := c.beside(now)
+	if x == nil || !c.afford(now) {
+		return
+	}
+	c.r.metrics.hedge.Observe(now.Sub(c.running[0].began).Seconds())
+	c.start(kindHedge, x)
+}
+
+// beside is the node to hedge at: never one above its load mark, and of another region when the whole region of the
+// first is suspect.
+func (c *race) beside(now time.Time) *candidate {
+	may := func(x *candidate) bool { return x.good(c.r.cfg.LoadMark) && c.untried(x) }
+	c.ask.left = c.until.Sub(now)
+	list := c.r.candidates(now, c.ask, nil)
+	if first := c.running[0]; suspect(list, first) {
+		away := func(x *candidate) bool { return x.info.Region != first.info.Region && may(x) }
+		if x := pick(list, c.r.dice, away); x != nil {
+			return x
+		}
+	}
+	return pick(list, c.r.dice, may)
+}
+
+// suspect says whether most other nodes of the attempt's region do badly too.
+func suspect(list []candidate, a *attempt) bool {
+	others, bad := 0, 0
+	for i := range list {
+		if x := &list[i]; x.info.Region == a.info.Region && x.peer != a.peer {
+			others++
+			if x.cond.streak > 0 || x.cond.state == StateDown || x.cond.state == StateEjected {
+				bad++
+			}
+		}
+	}
+	return 2*bad > others
+}
+
+// abandoned says whether every attempt that runs is at a node that is down or ejected now, and was not when it
+// began.
+func (c *race) abandoned(now time.Time) bool {
+	f := c.r.nodes()
+	for _, a := range c.running {
+		link := node.Link{Up: true}
+		if !a.local {
+			link = node.Link{}
+			for i := range f.nodes {
+				if f.peers[i] == a.peer {
+					link = f.nodes[i].Link
+				}
+			}
+		}
+		if s := a.peer.health.condition(now, link).state; s != StateDown && s != StateEjected || s == a.cond.state {
+			return false
+		}
+	}
+	return true
+}
+
+// plainlyLocal is this node when it so clearly comes first that no other needs to be looked at; else nil.
+func (r *Router) plainlyLocal(now time.Time, a ask) *candidate {
+	self := r.cfg.Self
+	self.Word, self.Link = r.cfg.Word(), node.Link{Up: true}
+	w := &self.Word
+	if !a.model.ok || w.State != node.Ready || w.Load >= r.cfg.LoadMark || w.QueueDelay > min(r.cfg.SpillAfter, a.left) || !a.serves(w) {
+		return nil
+	}
+	cond := r.here.health.condition(now, self.Link)
+	if cond.state != StateUp {
+		return nil
+	}
+	return &candidate{info: &self, peer: r.here, local: true, reason: ReasonLocal, cond: cond}
+}

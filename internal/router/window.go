@@ -1,0 +1,34 @@
+package router
+
+import "time"
+
+const windowSeconds = 10
+
+// A window counts two kinds of events over the last 10 s, in steps of a second.
+type window struct {
+	second  [windowSeconds]int64
+	all     [windowSeconds]int
+	special [windowSeconds]int
+}
+
+// add counts events, special of them of the second kind.
+func (w *window) add(now time.Time, all, special int) {
+	s := now.Unix()
+	i := s % windowSeconds
+	if w.second[i] != s {
+		w.second[i], w.all[i], w.special[i] = s, 0, 0
+	}
+	w.all[i] += all
+	w.special[i] += special
+}
+
+func (w *window) sum(now time.Time) (all, special int) {
+	oldest := now.Unix() - windowSeconds
+	for i, s := range w.second {
+		if s > oldest {
+			all += w.all[i]
+			special += w.special[i]
+		}
+	}
+	return all, special
+}
