@@ -52,6 +52,10 @@ e2e: build fetch ## the real binary with real clients
 	AKIDB_TEST_ORT=$(ORT) AKIDB_TEST_MODEL=$(MODEL) AKIDB_TEST_BIN=$(CURDIR)/$(BIN) \
 	go test -tags e2e -count=1 -timeout 20m -v ./test/e2e
 
+.PHONY: e2e-mesh
+e2e-mesh: build fetch ## fleets in network namespaces, broken on purpose; needs root; ARGS=-list names the scenarios
+	go run ./test/lab -bin $(BIN) -library $(ORT) -model $(MODEL) $(ARGS)
+
 .PHONY: bench
 bench: fetch ## the server against the ceiling of the machine, as ratios (docs/benchmarks.md); about 15 minutes
 	go run ./test/bench --library $(ORT) --model $(MODEL) $(ARGS)

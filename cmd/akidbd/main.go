@@ -54,8 +54,8 @@ func rootCommand() *cobra.Command {
 	}
 	root.AddCommand(
 		serveCommand(), checkConfigCommand(), exampleConfigCommand(), statusCommand(), membersCommand(), explainCommand(),
-		drainCommand(), undrainCommand(), modelCommand(),
-		client.Command(), bench.Command(), versionCommand(),
+		drainCommand(), undrainCommand(), modelCommand(), pkiCommand(),
+		client.Command(), bench.Command(), versionCommand(), workerCommand(),
 	)
 	return root
 }

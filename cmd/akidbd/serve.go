@@ -16,7 +16,6 @@ import (
 
 	"github.com/akidb/akidbd/internal/config"
 	"github.com/akidb/akidbd/internal/daemon"
-	"github.com/akidb/akidbd/internal/infer/ort"
 	"github.com/akidb/akidbd/internal/telemetry"
 )
 
@@ -94,21 +93,16 @@ func serve(ctx context.Context, cfg *config.Config, flags *configFlags, w io.Wri
 	tel := telemetry.New(telemetry.Config{Level: cfg.Log.SlogLevel(), Format: cfg.Log.Format, Build: build}, w)
 	signals := listenForSignals(tel.Logger)
 	defer signals.stop()
-	path, err := ort.FindLibrary(cfg.Engine.LibraryPath)
+	compute, err := loadBackend(ctx, cfg, tel)
 	if err != nil {
 		return &exitError{exitConfig, err}
 	}
-	runtime, err := ort.Load(path, tel.Logger)
-	if err != nil {
-		return &exitError{exitConfig, err}
-	}
-	tel.Logger.Info("onnx runtime loaded", "path", runtime.Path, "version", runtime.Version)
 
 	d, err := daemon.New(daemon.Options{
-		Config: cfg, ConfigFile: flags.path(), Load: flags.load, Open: runtime.Open, Telemetry: tel, Version: build.Version,
+		Config: cfg, ConfigFile: flags.path(), Load: flags.load, Open: compute.open, Telemetry: tel, Version: build.Version,
 	})
 	if err != nil {
-		return err
+		return errors.Join(err, compute.close())
 	}
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
@@ -129,7 +123,7 @@ func serve(ctx context.Context, cfg *config.Config, flags *configFlags, w io.Wri
 	}
 	cancel()
 	beside.Wait()
-	return errors.Join(runtime.Close(), tel.Shutdown(context.WithoutCancel(ctx)))
+	return errors.Join(compute.close(), tel.Shutdown(context.WithoutCancel(ctx)))
 }
 
 // greet tells a person at a terminal what to try once the models are loaded.

@@ -126,6 +126,9 @@ func printModels(w io.Writer, models []*adminv1.Model) error {
 		return err
 	}
 	for _, m := range models {
+		if m.WorkerPid != 0 || m.WorkerRestarts > 0 {
+			fmt.Fprintf(w, "  %s: worker %d, %s of memory, %d restarts\n", m.Name, m.WorkerPid, mib(m.WorkerRssBytes), m.WorkerRestarts)
+		}
 		if m.Reason != "" {
 			fmt.Fprintf(w, "  %s: %s\n", m.Name, m.Reason)
 		}

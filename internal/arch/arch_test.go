@@ -56,13 +56,14 @@ var arrows = map[string][]string{
 	// floor 3: the node
 	"internal/daemon": {
 		"internal/api", "internal/api/admin", "internal/config", "internal/embedding", "internal/infer", "internal/node",
-		"internal/router", "internal/store", "internal/telemetry",
+		"internal/gossip", "internal/peer", "internal/pki", "internal/router", "internal/store", "internal/telemetry",
 	},
 
 	// floor 4: the machine
 	"cmd/akidbd": {
 		"conf", "cmd/akidbd/bench", "cmd/akidbd/client", "internal/api/admin", "internal/config", "internal/daemon",
-		"internal/gen/akidb/admin/v1", "internal/gen/akidb/admin/v1/adminv1connect", "internal/infer/ort", "internal/telemetry",
+		"internal/gen/akidb/admin/v1", "internal/gen/akidb/admin/v1/adminv1connect", "internal/infer", "internal/infer/ort", "internal/infer/worker",
+		"internal/telemetry",
 	},
 	"cmd/akidbd/bench":  {"cmd/akidbd/client", "internal/loadgen"},
 	"cmd/akidbd/client": {"internal/embedding"},
@@ -71,8 +72,13 @@ var arrows = map[string][]string{
 	"test/clients": {},
 	"test/fetch":   {},
 	"test/mesh":    {},
-	"test/bench":   {"internal/api", "internal/embedding", "internal/infer", "internal/infer/graph", "internal/infer/modeldir", "internal/infer/ort", "internal/infer/pooling", "internal/loadgen", "internal/tokenizer", "internal/daemon", "internal/config", "internal/telemetry"},
-	"test/e2e":     {"internal/infer/testmodels/reference"},
+	"test/lab": {
+		"internal/config", "internal/daemon", "internal/infer", "internal/infer/backendtest", "internal/loadgen", "internal/telemetry",
+		"test/lab/netlab",
+	},
+	"test/lab/netlab": {},
+	"test/bench":      {"internal/api", "internal/embedding", "internal/infer", "internal/infer/graph", "internal/infer/modeldir", "internal/infer/ort", "internal/infer/pooling", "internal/infer/worker", "internal/loadgen", "internal/tokenizer", "internal/daemon", "internal/config", "internal/telemetry"},
+	"test/e2e":        {"internal/infer/testmodels/reference"},
 }
 
 // testArrows is what any test may import besides.

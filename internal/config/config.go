@@ -133,6 +133,16 @@ type Model struct {
 type Engine struct {
 	// LibraryPath is the ONNX Runtime library. Default "": the usual places of the system.
 	LibraryPath string `yaml:"library_path" reload:"restart"`
+	// Isolation is process, every model in a process of its own that is started again when it crashes or hangs, or
+	// none, all in the daemon: a crash of ONNX Runtime then ends it. Default process.
+	Isolation string `yaml:"isolation" reload:"restart"`
+	// Swap says how a new version of a model takes the place of the old one: beside, both are in memory until the
+	// new one answers, or unload, the old one ends first and requests wait: for machines with little memory.
+	// Default beside.
+	Swap string `yaml:"swap" reload:"restart"`
+	// Hold is how long requests wait when the process of their model died, for it to be started again; then they
+	// are refused as unavailable. Default 0s: 1.5s when there are peers to ask, else api.deadline; at most 1h.
+	Hold Duration `yaml:"hold" reload:"restart"`
 	// Providers are execution providers in order of preference, of cpu, cuda and tensorrt. One that is not
 	// there is skipped with a warning. Default [cpu].
 	Providers []string `yaml:"providers" reload:"restart"`

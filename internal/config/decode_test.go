@@ -136,7 +136,7 @@ api:
 		`f.yaml:2: log.level: "loud", must be one of debug, info, warn, error`,
 		`f.yaml:4: engine.threads: -1, must be from 0 to 1024`,
 		`f.yaml:5: engine.wide: "sometimes", must be one of auto, always, never`,
-		`f.yaml:6: engine.nonsense_key: unknown key, there are batch_tokens, library_path, load_timeout, providers, queue_tokens, run_timeout, threads, wide`,
+		`f.yaml:6: engine.nonsense_key: unknown key, there are batch_tokens, hold, isolation, library_path, load_timeout, providers, queue_tokens, run_timeout, swap, threads, wide`,
 		`f.yaml:8: api.max_inputs: "x" is not a whole number`,
 	}
 	if !slices.Equal(got, want) {

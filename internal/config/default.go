@@ -9,6 +9,8 @@ func Default() *Config {
 		Listen: []Listen{{Address: ":8080", Roles: []string{RolePublic}}},
 		Log:    Log{Level: "info", Format: "json"},
 		Engine: Engine{
+			Isolation:   "process",
+			Swap:        "beside",
 			Providers:   []string{"cpu"},
 			BatchTokens: 256,
 			QueueTokens: 65536,

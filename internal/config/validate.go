@@ -26,6 +26,8 @@ var (
 	precisions = []string{"fp32", "fp16"}
 	providers  = []string{"cpu", "cuda", "tensorrt"}
 	wides      = []string{"auto", "always", "never"}
+	isolations = []string{"process", "none"}
+	swaps      = []string{"beside", "unload"}
 )
 
 // The forms of names.
@@ -193,6 +195,9 @@ func (k checker) models(list []Model) {
 
 func (k checker) engine(e Engine) {
 	k.path("engine.library_path", e.LibraryPath, false)
+	k.oneOf("engine.isolation", e.Isolation, isolations)
+	k.oneOf("engine.swap", e.Swap, swaps)
+	within(k, "engine.hold", e.Hold, 0, Duration(time.Hour))
 	k.subset("engine.providers", e.Providers, providers)
 	within(k, "engine.threads", e.Threads, 0, 1024)
 	within(k, "engine.batch_tokens", e.BatchTokens, 16, 1<<20)

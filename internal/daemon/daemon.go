@@ -46,6 +46,8 @@ type Daemon struct {
 
 	store     *store.Store
 	engine    *infer.Engine
+	mesh      *mesh // nil for a lone node
+	router    *router.Router
 	api       *api.API
 	server    *api.Server
 	admin     *admin.Server
@@ -75,9 +77,12 @@ func New(opt Options) (*Daemon, error) {
 	d := &Daemon{
 		opt: opt, log: opt.Telemetry.Logger, started: time.Now(), loaded: make(chan struct{}),
 		metrics: newMetrics(opt.Telemetry.Registry),
-		self:    node.Info{ID: node.ID(name), Region: cfg.Node.Region, Zone: cfg.Node.Zone, Labels: cfg.Node.Labels},
+		self:    node.Info{ID: node.ID(name), Region: cfg.Node.Region, Zone: cfg.Node.Zone, Labels: cfg.Node.Labels, Version: opt.Version},
 	}
 	d.cfg.Store(cfg)
+	if err := d.openIdentity(cfg); err != nil {
+		return nil, err
+	}
 	d.draining, d.stopLoading = context.WithCancel(context.Background())
 	d.setState(node.Starting)
 	if err := d.wire(cfg); err != nil {
@@ -94,8 +99,11 @@ func (d *Daemon) wire(cfg *config.Config) (err error) {
 	if d.engine, err = infer.New(engineConfig(d.opt)); err != nil {
 		return err
 	}
-	r := router.New(router.Config{Self: d.self, Word: d.word, Registerer: d.opt.Telemetry.Registry}, d.engine, nil, nil)
-	if d.api, err = api.New(d.apiConfig(cfg), r, d); err != nil {
+	if err := d.wireMesh(cfg); err != nil {
+		return err
+	}
+	d.router = d.newRouter(cfg)
+	if d.api, err = api.New(d.apiConfig(cfg), d.router, d); err != nil {
 		return err
 	}
 	d.server = d.newServer(cfg)
@@ -125,6 +133,7 @@ func (d *Daemon) close() error {
 			errs = append(errs, err)
 		}
 	}
+	errs = append(errs, d.mesh.close())
 	if d.store != nil {
 		errs = append(errs, d.store.Close())
 	}
@@ -152,7 +161,12 @@ func (d *Daemon) Run(ctx context.Context) error {
 		return time.Duration(cfg.DrainDelay+cfg.DrainTimeout) + stopGrace
 	}
 	err := runStages(ctx, d.log, grace,
+		stage{"identity", d.runMesh((*mesh).runIdentity)},
 		stage{"engine", d.runEngine},
+		stage{"links", d.runMesh((*mesh).runLinks)},
+		stage{"directory", d.runMesh((*mesh).runDirectory)},
+		stage{"gossip", d.runMesh((*mesh).runGossip)},
+		stage{"router", d.runRouter},
 		stage{"models", d.runModels}, // stops after the API: a load that cannot be interrupted must not cut off requests
 		stage{"admin", d.runAdmin},
 		stage{"api", d.runAPI},
@@ -183,6 +197,7 @@ func (d *Daemon) runDrain(ctx context.Context, ready func()) error {
 	ready()
 	<-ctx.Done()
 	d.setState(node.Draining)
+	d.tell()
 	d.stopLoading()
 	d.log.Info("draining", "delay_seconds", time.Duration(d.cfg.Load().DrainDelay).Seconds())
 	return nil
@@ -204,6 +219,7 @@ func (d *Daemon) SetDrain(drain bool) (node.State, error) {
 		return "", errors.New("this node is shutting down")
 	}
 	if d.drained.Swap(drain) != drain {
+		d.tell()
 		d.log.Info("drain was changed by an operator", "drain", drain, "state", d.nodeState())
 	}
 	return d.nodeState(), nil

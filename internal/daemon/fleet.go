@@ -1,14 +1,99 @@
 package daemon
 
 import (
+	"cmp"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/akidb/akidbd/internal/api"
 	"github.com/akidb/akidbd/internal/api/admin"
 	"github.com/akidb/akidbd/internal/node"
+	"github.com/akidb/akidbd/internal/router"
 )
 
-// Members is the fleet as this node sees it, itself first; nothing for a lone node.
-func (d *Daemon) Members() []node.Info { return nil }
+// Members is the fleet as this node sees it, itself first, then its own region, then the others; nothing for a lone
+// node.
+func (d *Daemon) Members() []node.Info {
+	if d.mesh == nil {
+		return nil
+	}
+	others := slices.Clone(d.mesh.directory.Nodes())
+	slices.SortStableFunc(others, func(a, b node.Info) int {
+		if own := d.self.Region; (a.Region == own) != (b.Region == own) {
+			if a.Region == own {
+				return -1
+			}
+			return 1
+		}
+		return cmp.Or(strings.Compare(a.Region, b.Region), strings.Compare(string(a.ID), string(b.ID)))
+	})
+	return append([]node.Info{d.Self()}, others...)
+}
 
 // Explain says who would be asked for a model now.
-func (d *Daemon) Explain(string) admin.Explanation {
-	return admin.Explanation{}
+func (d *Daemon) Explain(model string) admin.Explanation {
+	e := d.router.Explain(model)
+	out := admin.Explanation{Model: short(e.Model)}
+	for _, c := range e.Candidates {
+		out.Candidates = append(out.Candidates, admin.Candidate{
+			Node: c.Node, Region: c.Region, Self: c.Local, Health: string(c.State),
+			Reason: words(c.Reason, c.Detail), Latency: time.Duration(c.Score * float64(time.Second)),
+		})
+	}
+	for _, c := range e.Excluded {
+		out.Excluded = append(out.Excluded, admin.Candidate{Node: c.Node, Region: c.Region, Self: c.Node == string(d.self.ID), Reason: words(c.Reason, "")})
+	}
+	return out
+}
+
+// words is a reason as people read it.
+func words(r router.Reason, detail string) string {
+	text := strings.ReplaceAll(string(r), "_", " ")
+	if detail != "" {
+		text += ": " + detail
+	}
+	return text
+}
+
+// short cuts the digest of name@digest.
+func short(model string) string {
+	name, digest, ok := strings.Cut(model, "@")
+	if !ok {
+		return model
+	}
+	return name + "@" + digest[:min(len(digest), 12)]
+}
+
+// checkFleet is the health of the way to other regions.
+func (d *Daemon) checkFleet() api.Check {
+	if d.mesh == nil {
+		return api.Check{State: api.CheckDisabled}
+	}
+	foreign, up := 0, 0
+	for _, n := range d.mesh.directory.Nodes() {
+		if n.Region != d.self.Region {
+			foreign++
+			if n.Link.Up {
+				up++
+			}
+		}
+	}
+	switch {
+	case foreign == 0:
+		return api.Check{State: api.CheckDisabled}
+	case up == 0:
+		return api.Check{State: api.CheckFailing, Reason: "no link to another region is up"}
+	}
+	return api.Check{State: api.CheckOK}
+}
+
+// helped says whether a peer can answer in place of this node.
+func (d *Daemon) helped() bool {
+	if d.mesh == nil {
+		return false
+	}
+	return slices.ContainsFunc(d.mesh.directory.Nodes(), func(n node.Info) bool {
+		return n.Link.Up && n.Word.State == node.Ready && len(n.Word.Models) > 0
+	})
 }

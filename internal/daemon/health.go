@@ -23,7 +23,7 @@ func (d *Daemon) Health() api.Health {
 		Live: true, Node: string(d.self.ID), Region: d.self.Region, Cluster: d.opt.Config.Node.Cluster, Version: d.opt.Version,
 		Checks: map[string]api.Check{
 			api.CheckS3:          {State: api.CheckDisabled},
-			api.CheckCrossRegion: {State: api.CheckDisabled},
+			api.CheckCrossRegion: d.checkFleet(),
 			api.CheckDatabase:    d.checkStore(),
 		},
 	}
@@ -31,31 +31,35 @@ func (d *Daemon) Health() api.Health {
 		h.Live, h.Reason = false, fmt.Sprintf("the engine's last heartbeat is %v old", beat.Round(time.Second))
 	}
 	serving, reason := d.serving()
+	if reason == "" {
+		reason = d.engine.Unsteady()
+	}
 	h.Checks[api.CheckModelCache] = api.Check{State: api.CheckOK}
 	if reason != "" {
 		h.Checks[api.CheckModelCache] = api.Check{State: api.CheckFailing, Reason: reason}
 	}
+	answers := serving || d.helped()
 	switch state := d.nodeState(); {
 	case !h.Live:
 	case d.drained.Load() && d.draining.Err() == nil:
 		h.Reason = "drained by an operator: akidbd undrain takes it back into service"
 	case state == node.Draining:
 		h.Reason = "draining: this node is shutting down"
-	case !serving:
+	case !answers:
 		h.Reason = reason
 	case state == node.Ready:
 		h.Ready = true
 	default:
 		h.Reason = "starting: not all models are loaded"
 	}
-	h.Status = status(h, serving)
+	h.Status = status(h, answers)
 	return h
 }
 
-// status: a node that still answers is at worst degraded, so that a load balancer which looks at /health keeps
+// status: a node that still answers, be it through a peer, is at worst degraded, so that a load balancer which looks at /health keeps
 // it.
-func status(h api.Health, serving bool) api.HealthStatus {
-	if !h.Live || !serving {
+func status(h api.Health, answers bool) api.HealthStatus {
+	if !h.Live || !answers {
 		return api.Unhealthy
 	}
 	for _, c := range h.Checks {

@@ -18,9 +18,20 @@ func engineConfig(opt Options) infer.Config {
 		Options:     infer.Options{Providers: c.Providers, Threads: c.Threads, CacheDir: opt.Config.CacheDir},
 		BatchTokens: c.BatchTokens, QueueTokens: c.QueueTokens, Wide: infer.WideMode(c.Wide),
 		RunTimeout: time.Duration(c.RunTimeout), LoadTimeout: time.Duration(c.LoadTimeout),
-		Linger: time.Duration(opt.Config.API.Deadline),
+		Linger: time.Duration(opt.Config.API.Deadline), Hold: hold(opt.Config), Unload: c.Swap == "unload",
 		Logger: opt.Telemetry.Logger, Registerer: opt.Telemetry.Registry,
 	}
+}
+
+// hold is how long requests wait for a model whose process died: a node without peers has nobody else to ask.
+func hold(c *config.Config) time.Duration {
+	switch {
+	case c.Engine.Hold > 0:
+		return time.Duration(c.Engine.Hold)
+	case c.Meshed():
+		return 0 // the engine's default
+	}
+	return time.Duration(c.API.Deadline)
 }
 
 func (d *Daemon) runModels(ctx context.Context, ready func()) error {
@@ -51,6 +62,7 @@ func (d *Daemon) loadModels(ctx context.Context) error {
 	}
 	if ctx.Err() == nil {
 		d.state.CompareAndSwap(node.Starting, node.Ready) // not when it drains already
+		d.tell()
 		close(d.loaded)
 	}
 	return nil

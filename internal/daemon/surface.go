@@ -69,11 +69,18 @@ func (d *Daemon) Status() admin.Status {
 			s.Listeners = append(s.Listeners, admin.Listener{Role: role, Address: ln.Addr().String()})
 		}
 	}
+	if d.mesh != nil {
+		s.Listeners = append(s.Listeners, admin.Listener{Role: "links", Address: d.mesh.links.Addr().String() + "/udp", TLS: true})
+	}
 	s.Listeners = append(s.Listeners, admin.Listener{Role: "admin", Address: d.opt.Config.Admin.Socket})
-	loads := d.engine.Loads()
+	loads, workers := d.engine.Loads(), d.engine.Workers()
 	for _, info := range d.engine.Models() {
 		l := loads[info.Model.Name]
-		s.Models = append(s.Models, admin.Model{ModelInfo: info, QueueRequests: l.Inputs, QueueTokens: l.Tokens, QueueDelay: l.Delay})
+		w := workers[info.Model.Name]
+		s.Models = append(s.Models, admin.Model{
+			ModelInfo: info, QueueRequests: l.Inputs, QueueTokens: l.Tokens, QueueDelay: l.Delay,
+			WorkerPID: w.PID, WorkerRSS: w.RSS, WorkerRestarts: w.Restarts,
+		})
 	}
 	for name, c := range h.Checks {
 		s.Checks = append(s.Checks, admin.Check{Name: name, State: string(c.State), Reason: c.Reason})

@@ -64,6 +64,22 @@ type Backend interface {
 	Close() error
 }
 
+// Hosted is a Backend in a process of its own. The engine looks for it.
+type Hosted interface {
+	Backend
+	Process() Process
+	// Err is why Done was closed; nil while the Backend lives and after a Close.
+	Err() error
+	// Kill ends the process, with the calls in flight. It does not wait.
+	Kill(reason string)
+}
+
+// Process is one process as its host knows it.
+type Process struct {
+	PID int
+	RSS uint64 // resident memory in bytes, about a second old
+}
+
 // Open opens an Artifact. ctx bounds the opening only.
 type Open func(ctx context.Context, a Artifact, opt Options) (Backend, error)
 

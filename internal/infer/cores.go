@@ -47,6 +47,9 @@ func (e *Engine) utilization() float64 {
 // freeLanes is how many runs the instance may start now. Runs on the CPU share the cores; a wide one has them
 // all.
 func (e *Engine) freeLanes(in *instance) int {
+	if in.exclusive {
+		return 0
+	}
 	free := in.caps.Lanes - in.running
 	if in.onCPU() {
 		if e.wide > 0 || (e.cores > 0 && e.wantsWide(in) && e.worthWaiting(in)) {

@@ -36,6 +36,18 @@ func (e *Engine) Embed(ctx context.Context, req embedding.Request) (embedding.Re
 	if len(req.Inputs) == 0 {
 		return embedding.Result{}, embedding.Errorf(embedding.CodeInvalid, "no input: give at least one text")
 	}
+	_, digest := embedding.SplitModel(req.Model)
+	const tries = 3
+	for try := 1; ; try++ {
+		res, err := e.embed(ctx, req)
+		// A version that was lost after it was replaced is not opened again: the one that serves now answers.
+		if err == nil || digest != "" || try == tries || ctx.Err() != nil || !errors.Is(err, errSuperseded) {
+			return res, err
+		}
+	}
+}
+
+func (e *Engine) embed(ctx context.Context, req embedding.Request) (embedding.Result, error) {
 	in, err := e.acquire(req.Model)
 	if err != nil {
 		return embedding.Result{}, err
@@ -207,7 +219,12 @@ func (e *Engine) submit(ctx context.Context, in *instance, rows [][]int32) (*cal
 
 	e.mu.Lock()
 	defer e.mu.Unlock()
+	in = in.heir()
 	if err := e.admit(ctx, in, rows); err != nil {
+		return nil, err
+	}
+	deaths, err := e.suspected(in, rows)
+	if err != nil {
 		return nil, err
 	}
 	c.start = e.vtime
@@ -218,6 +235,8 @@ func (e *Engine) submit(ctx context.Context, in *instance, rows [][]int32) (*cal
 		} else {
 			it = &item{in: in, ids: ids, hash: hashes[i], seq: e.seq, enqueued: now}
 			e.seq++
+			it.suspect = deaths != nil && deaths[i] > 0
+			it.solo = it.suspect
 			in.queue.push(it)
 			e.addQueued(len(ids))
 			if in.onCPU() {
@@ -238,8 +257,8 @@ func (e *Engine) admit(ctx context.Context, in *instance, rows [][]int32) error 
 	if e.closed {
 		return embedding.Errorf(embedding.CodeUnavailable, "this node is shutting down")
 	}
-	if in.lost {
-		return lostError(in)
+	if in.lost && !e.holds(in) {
+		return e.lossOf(in)
 	}
 	if ctx.Err() != nil {
 		return embedding.AsError(context.Cause(ctx))

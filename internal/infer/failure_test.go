@@ -115,10 +115,11 @@ func TestBrokenBackendIsNotReady(t *testing.T) {
 	})
 }
 
-// TestLostBackend: what is in flight and waits fails as unavailable, and the model is opened again at once.
+// TestLostBackend: without a hold, what is in flight and waits fails as unavailable, and the model is opened again at
+// once.
 func TestLostBackend(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		r := newRig(t, func(c *infer.Config) { c.Options.Threads = 1; c.Wide = infer.WideNever })
+		r := newRig(t, func(c *infer.Config) { c.Options.Threads = 1; c.Wide = infer.WideNever; c.Hold = -1 })
 		f := r.install("m")
 		f.Set(backendtest.Knobs{Hold: func(infer.Batch) chan struct{} { return make(chan struct{}) }})
 		errs := make(chan error, 2)

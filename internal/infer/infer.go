@@ -45,9 +45,16 @@ type Config struct {
 	Wide        WideMode      // default auto
 	RunTimeout  time.Duration // one run; then it is aborted and, if it will not end, the backend is given up. Default 30 s
 	LoadTimeout time.Duration // opening and warming one model; a native build is not interrupted. Default 10 min
-	// Linger is how long a replaced version still answers requests that pin its digest. Default 10 s, one
-	// request deadline.
+	// Linger is how long a replaced version still answers requests that pin its digest; only the last one does.
+	// Default 10 s, one request deadline.
 	Linger time.Duration
+	// Hold is how long requests for a model whose backend was lost wait for it to be opened again, those whose run
+	// was lost included; then they fail as unavailable, and another node may be asked. Default 1.5 s; negative: not
+	// at all. A backend that is lost again and again is not waited for.
+	Hold time.Duration
+	// Unload ends the serving version of a model before its successor is opened: for machines that do not hold
+	// both. Requests are held meanwhile, and the version before is opened again when the new one fails.
+	Unload bool
 
 	Logger     *slog.Logger
 	Registerer prometheus.Registerer
@@ -66,6 +73,7 @@ func (c *Config) setDefaults() error {
 	setDefault(&c.RunTimeout, 30*time.Second)
 	setDefault(&c.LoadTimeout, 10*time.Minute)
 	setDefault(&c.Linger, 10*time.Second)
+	setDefault(&c.Hold, 1500*time.Millisecond)
 	if c.Logger == nil {
 		c.Logger = slog.New(slog.DiscardHandler)
 	}
@@ -98,11 +106,12 @@ type Engine struct {
 	aliases   map[string]string // alias to model name
 	instances []*instance       // every open version: current, retired, lost
 	runs      map[*run]struct{}
-	cores     int      // cores that runs on the CPU occupy now
-	wide      int      // wide runs among them
-	arrived   workload // on the CPU
-	vtime     uint64   // virtual time of fair queueing, in tokens of one request (queue.go)
-	calls     int      // requests that wait for an answer
+	suspects  map[suspectKey]suspicion // inputs on which backends were lost
+	cores     int                      // cores that runs on the CPU occupy now
+	wide      int                      // wide runs among them
+	arrived   workload                 // on the CPU
+	vtime     uint64                   // virtual time of fair queueing, in tokens of one request (queue.go)
+	calls     int                      // requests that wait for an answer
 	seq       uint64
 	queued    int // tokens waiting over all queues
 }
@@ -114,7 +123,10 @@ type entry struct {
 	current  *instance // nil until the first install succeeded
 	state    embedding.ModelState
 	reason   string
-	reopens  int // consecutive, for the back-off
+	reopens  int         // consecutive, for the back-off
+	restarts int         // times that a lost version was opened again
+	losses   []time.Time // of the last lossWindow
+	loss     string      // why the last one happened
 }
 
 // New makes an engine without models. Run must be running for it to serve.
@@ -127,6 +139,7 @@ func New(cfg Config) (*Engine, error) {
 		cfg: cfg, log: cfg.Logger, metrics: newMetrics(cfg.Registerer),
 		ctx: ctx, cancel: cancel, wake: make(chan struct{}, 1), tokenizing: make(chan struct{}, cfg.Options.Threads),
 		entries: map[string]*entry{}, aliases: map[string]string{}, runs: map[*run]struct{}{},
+		suspects: map[suspectKey]suspicion{},
 	}
 	e.beat.Store(time.Now().UnixNano())
 	return e, nil

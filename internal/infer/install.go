@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"math"
+	"slices"
 	"time"
 
 	"github.com/akidb/akidbd/internal/embedding"
@@ -75,9 +76,14 @@ func (e *Engine) Install(ctx context.Context, m embedding.Model, dir string, s S
 		return err
 	}
 	started := time.Now()
-	in, err := e.open(ctx, m, dir, s)
+	unloaded, err := e.unload(ctx, m.Name)
+	var in *instance
+	if err == nil {
+		in, err = e.open(ctx, m, dir, s)
+	}
 	if err != nil {
 		e.Fail(m.Name, err)
+		e.restore(unloaded)
 		return fmt.Errorf("model %s: %w", m.Name, err)
 	}
 	if err := e.swap(in, nil); err != nil {
@@ -160,16 +166,74 @@ func (e *Engine) swap(in, only *instance) error {
 		}
 	})
 	if old != nil {
+		e.adopt(in, old)
 		e.retire(old)
 	}
+	e.dispatch()
 	return nil
 }
 
+// retire lets a version go. Of one model only the last retired one lingers, and not when its digest is still served:
+// memory is for the versions that answer. e.mu is held.
 func (e *Engine) retire(in *instance) {
 	if in.retired.IsZero() {
 		in.retired = time.Now()
 	}
+	name := in.artifact.Model.Name
+	if en := e.entries[name]; en != nil && en.current != nil && en.current != in {
+		in.short = en.current.artifact.Model.Digest == in.artifact.Model.Digest
+	}
+	for _, o := range slices.Clone(e.instances) {
+		if o != in && o.artifact.Model.Name == name && !o.retired.IsZero() {
+			o.short = true
+			e.reap(o)
+		}
+	}
 	e.reap(in)
+}
+
+// unload ends the serving version of a model for Config.Unload and waits until its backend is closed. It returns nil
+// when there is nothing to end.
+func (e *Engine) unload(ctx context.Context, name string) (*instance, error) {
+	if !e.cfg.Unload {
+		return nil, nil
+	}
+	e.mu.Lock()
+	en := e.entries[name]
+	if en == nil || en.current == nil || en.current.lost {
+		e.mu.Unlock()
+		return nil, nil
+	}
+	old := en.current
+	old.lost, old.givenUp, old.holdUntil = true, true, time.Now().Add(e.cfg.Hold)
+	en.state, en.reason = embedding.ModelLoading, "it is replaced"
+	for _, o := range slices.Clone(e.instances) {
+		if o.artifact.Model.Name == name {
+			o.short = true
+			e.reap(o)
+		}
+	}
+	e.mu.Unlock()
+	ctx, cancel := context.WithTimeout(ctx, e.cfg.LoadTimeout)
+	defer cancel()
+	select {
+	case <-old.closed:
+		return old, nil
+	case <-ctx.Done():
+		return old, fmt.Errorf("the version before did not end: %w", context.Cause(ctx))
+	}
+}
+
+// restore opens a version that was unloaded again.
+func (e *Engine) restore(old *instance) {
+	if old == nil {
+		return
+	}
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	if en := e.entries[old.artifact.Model.Name]; en != nil && en.current == old && !e.closed {
+		e.reopen(en, old)
+	}
 }
 
 // open reads the directory and opens, warms and checks the model.

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"maps"
 	"math"
+	"runtime/debug"
 	"slices"
 	"strings"
 	"time"
@@ -47,7 +48,14 @@ type instance struct {
 	perToken     float64       // nanoseconds of one lane per padded token, moving average; 0 until measured
 	perWideToken float64       // nanoseconds of core time per padded token of wide runs, likewise
 	retired      time.Time     // when a newer version took its place; zero while it is current
+	short        bool          // it is retired and need not linger
 	lost         bool          // will never answer again
+	givenUp      bool          // lost by our decision: its inputs are not to blame
+	holdUntil    time.Time     // until when requests wait for the successor of a lost one
+	successor    *instance     // took over the requests of a lost one
+	exclusive    bool          // a suspect runs, and nothing beside it
+	answered     bool          // a request
+	closing      bool          // its backend is being closed
 	suspects     int           // canaries that failed in a row
 	doubtful     bool          // a run failed: a canary must say whether the backend still works
 	probing      bool          // a canary is in flight
@@ -102,7 +110,7 @@ func (e *Engine) acquire(asked string) (*instance, error) {
 			return nil, err
 		}
 	}
-	if in == nil || in.lost {
+	if in == nil || (in.lost && !e.holds(in)) {
 		return nil, &embedding.Error{Code: embedding.CodeUnavailable, Err: errors.New(en.reason),
 			Message: fmt.Sprintf("model %s is not ready: %s", name, en.why())}
 	}
@@ -123,7 +131,7 @@ func (e *Engine) pinned(en *entry, digest string) (*instance, error) {
 		return in, nil
 	}
 	for _, in := range e.instances {
-		lingers := !in.lost && !in.retired.IsZero() && time.Since(in.retired) < e.cfg.Linger
+		lingers := !in.lost && !in.short && !in.retired.IsZero() && time.Since(in.retired) < e.cfg.Linger
 		if in.artifact.Model.Name == en.name && lingers && in.is(digest) {
 			return in, nil
 		}
@@ -147,11 +155,17 @@ func (e *Engine) release(in *instance) {
 	e.reap(in)
 }
 
-// reap closes a version that nothing needs any more: lost or retired for longer than Linger, no request in it.
-// e.mu is held.
+// reap closes a version that nothing needs any more: lost or retired for longer than Linger, no request in it. The
+// backend of a lost one is closed as soon as nothing runs in it: its successor wants the memory. e.mu is held.
 func (e *Engine) reap(in *instance) {
-	gone := in.lost || (!in.retired.IsZero() && time.Since(in.retired) >= e.cfg.Linger)
-	if !gone || in.refs > 0 || in.running > 0 || e.closed {
+	if e.closed || in.running > 0 {
+		return
+	}
+	if in.lost {
+		e.closeBackend(in)
+	}
+	gone := in.lost && !e.holds(in) || !in.retired.IsZero() && (in.short || time.Since(in.retired) >= e.cfg.Linger)
+	if !gone || in.refs > 0 || len(in.queue.byLen) > 0 {
 		return
 	}
 	i := slices.Index(e.instances, in)
@@ -164,12 +178,24 @@ func (e *Engine) reap(in *instance) {
 	}) {
 		e.metrics.forget(in)
 	}
+	e.closeBackend(in)
+}
+
+func (e *Engine) closeBackend(in *instance) {
+	if in.closing {
+		return
+	}
+	in.closing = true
+	replaced := !in.lost
 	e.wg.Go(func() {
 		defer close(in.closed)
 		if err := in.backend.Close(); err != nil {
 			e.log.Error("closing a model", "model", in.artifact.Model, "err", err)
 		}
 		e.log.Info("model closed", "model", in.artifact.Model)
+		if replaced {
+			debug.FreeOSMemory() // a tokenizer is many small objects; versions change rarely
+		}
 	})
 }
 

@@ -22,6 +22,7 @@ type metrics struct {
 	rejected                   map[string]prometheus.Counter
 	shared, failures, poisoned prometheus.Counter
 	canaries, losses           prometheus.Counter
+	retried, quarantined       prometheus.Counter
 	load                       prometheus.Histogram
 	loadFailures               prometheus.Counter
 	info                       *prometheus.GaugeVec
@@ -56,6 +57,8 @@ func newMetrics(reg prometheus.Registerer) *metrics {
 		poisoned:     count("poisoned_inputs_total", "Inputs that failed when run alone."),
 		canaries:     count("failed_canaries_total", "Canary runs that failed."),
 		losses:       count("lost_backends_total", "Backends that were given up."),
+		retried:      count("retried_inputs_total", "Inputs whose run was lost with the backend and that were put back into the queue."),
+		quarantined:  count("quarantined_inputs_total", "Inputs refused because the backend was lost on each of them again and again."),
 		load:         hist("model_load_seconds", "Time to open, warm and check a model.", prometheus.ExponentialBuckets(0.05, 2, 14)),
 		loadFailures: count("model_load_failures_total", "Models that could not be loaded."),
 		info: f.NewGaugeVec(prometheus.GaugeOpts{Name: "akidb_infer_model_info", Help: "1 for each model version that is served."},

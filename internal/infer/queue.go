@@ -17,6 +17,7 @@ type item struct {
 	calls    []*call // of the waiters, each once
 	run      *run    // nil while it waits
 	solo     bool    // its batch failed: runs alone, so that only the culprit fails
+	suspect  bool    // a backend was lost with it: runs with nothing beside it, solo too
 }
 
 // A waiter is one place of one call's answer.

@@ -13,6 +13,12 @@ const (
 	reopenMax = 30 * time.Second
 	// steadyAfter is how long a version must have served for its loss to count as the first one again.
 	steadyAfter = reopenMax
+	// productiveAfter is the same for a version that answered requests: what ended it came from outside, or with an
+	// input, which is found and refused.
+	productiveAfter = time.Second
+	// hopelessAfter is how many times in a row opening a lost model must have come to nothing for requests not to
+	// wait for the next try.
+	hopelessAfter = 3
 	// freeWait is how long opening waits for the lost backend to close, so that its memory is free: a GPU may
 	// not hold two copies. One that hangs never closes.
 	freeWait = 2 * time.Second
@@ -26,10 +32,13 @@ func (e *Engine) lose(in *instance, reason string) {
 	if in.lost {
 		return
 	}
+	in.givenUp = !in.isLost()
 	in.lost = true
 	e.metrics.losses.Inc()
 	e.log.Error("backend lost", "model", in.artifact.Model, "reason", reason)
-	e.failQueue(in, lostError(in))
+	if h, ok := in.backend.(Hosted); ok {
+		h.Kill(reason)
+	}
 	for r := range e.runs {
 		if r.in == in {
 			r.cancel(errNobodyWaits)
@@ -37,17 +46,47 @@ func (e *Engine) lose(in *instance, reason string) {
 	}
 	en := e.entries[in.artifact.Model.Name]
 	if en == nil || en.current != in {
+		e.failQueue(in, e.lossOf(in))
 		return
 	}
 	en.state, en.reason = embedding.ModelFailed, reason
-	if time.Since(in.loaded) > steadyAfter {
+	en.noteLoss(reason)
+	switch lived := time.Since(in.loaded); {
+	case lived > steadyAfter, in.answered && lived > productiveAfter:
 		en.reopens = 0
+	case in.answered:
+		en.reopens = min(en.reopens, 1)
+	}
+	if en.reopens < hopelessAfter {
+		in.holdUntil = time.Now().Add(e.cfg.Hold)
+	}
+	if !e.holds(in) {
+		e.failQueue(in, e.lossOf(in))
 	}
 	e.reopen(en, in)
 }
 
-func lostError(in *instance) *embedding.Error {
-	return embedding.Errorf(embedding.CodeUnavailable, "the backend of model %s was lost", in.artifact.Model.Name)
+// end says why a backend is lost that we did not give up.
+func (in *instance) end() string {
+	if h, ok := in.backend.(Hosted); ok {
+		if err := h.Err(); err != nil {
+			return err.Error()
+		}
+	}
+	return "its backend ended unexpectedly"
+}
+
+// lossOf is what requests get that a lost instance had. One that is not current any more has a successor which may
+// answer them.
+func (e *Engine) lossOf(in *instance) *embedding.Error {
+	if e.closed {
+		return embedding.Errorf(embedding.CodeUnavailable, "this node is shutting down")
+	}
+	err := embedding.Errorf(embedding.CodeUnavailable, "the backend of model %s was lost", in.artifact.Model.Name)
+	if en := e.entries[in.artifact.Model.Name]; en != nil && en.current != in {
+		err.Err = errSuperseded
+	}
+	return err
 }
 
 func (en *entry) pause() time.Duration {
@@ -62,6 +101,7 @@ func (en *entry) pause() time.Duration {
 func (e *Engine) reopen(en *entry, lost *instance) {
 	pause := en.pause()
 	en.reopens++
+	began := time.Now()
 	e.wg.Go(func() {
 		if !e.sleep(pause, nil) || !e.sleep(freeWait, lost.closed) {
 			return
@@ -82,11 +122,16 @@ func (e *Engine) reopen(en *entry, lost *instance) {
 		defer e.mu.Unlock()
 		switch {
 		case err == nil:
-			e.log.Info("lost model opened again", "model", in.artifact.Model)
+			en.restarts++
+			e.log.Info("lost model opened again", "model", in.artifact.Model, "seconds", time.Since(began).Seconds())
 		case errors.Is(err, errSuperseded) || e.ctx.Err() != nil:
 		default:
 			e.log.Error("opening a lost model again", "model", lost.artifact.Model, "err", err, "tries", en.reopens)
 			en.reason = err.Error()
+			if en.reopens >= hopelessAfter {
+				lost.holdUntil = time.Time{}
+				e.failQueue(lost, e.lossOf(lost))
+			}
 			e.reopen(en, lost)
 		}
 	})

@@ -24,6 +24,7 @@ type run struct {
 	took    time.Duration
 	live    int // items that somebody still waits for
 	cancel  context.CancelCauseFunc
+	suspect bool // of one input, with nothing beside it
 	stuck   bool // given up: its items were answered, its return only frees the lane
 }
 
@@ -63,7 +64,11 @@ func (e *Engine) next() *instance {
 		if h < 0 {
 			continue
 		}
-		if it := in.queue.byLen[h]; best == nil || it.before(bestHead) {
+		it := in.queue.byLen[h]
+		if it.suspect && in.running > 0 {
+			continue // a suspect runs with nothing beside it
+		}
+		if best == nil || it.before(bestHead) {
 			best, bestHead = in, it
 		}
 	}
@@ -98,8 +103,9 @@ func (e *Engine) start(in *instance) {
 	b := Batch{Rows: rows, Wide: wide}
 	r := &run{
 		in: in, items: items, wide: wide, padded: b.PaddedTokens(),
-		started: time.Now(), live: len(items), cancel: cancel,
+		started: time.Now(), live: len(items), cancel: cancel, suspect: items[0].suspect,
 	}
+	in.exclusive = r.suspect
 	if in.onCPU() {
 		r.cores = 1
 		if wide {
@@ -148,6 +154,9 @@ func (e *Engine) ended(r *run, out Output, err, cause error) {
 	defer e.mu.Unlock()
 	r.took = time.Since(r.started)
 	r.in.running--
+	if r.suspect {
+		r.in.exclusive = false
+	}
 	e.freeCores(r)
 	delete(e.runs, r)
 	r.cancel(nil)
@@ -159,7 +168,8 @@ func (e *Engine) ended(r *run, out Output, err, cause error) {
 	case err == nil:
 		e.succeeded(r, out)
 	case r.in.isLost():
-		e.failRun(r, lostError(r.in))
+		e.lose(r.in, r.in.end())
+		e.retryLost(r)
 	case errors.Is(cause, errNobodyWaits):
 	case e.ctx.Err() != nil:
 		e.failRun(r, embedding.Errorf(embedding.CodeUnavailable, "this node is shutting down"))
@@ -196,7 +206,9 @@ func (e *Engine) succeeded(r *run, out Output) {
 		e.suspect(r.in)
 	}
 	e.metrics.run.Observe(r.took.Seconds())
+	r.in.answered = true
 	for i, it := range r.items {
+		e.absolve(it)
 		e.metrics.queue.Observe(r.started.Sub(it.enqueued).Seconds())
 		if finite(out.Vectors[i]) {
 			e.answer(it, r, out.Vectors[i], nil)
@@ -228,12 +240,19 @@ func (e *Engine) retryAlone(r *run, it *item, err error) {
 	if len(it.waiters) == 0 {
 		return
 	}
-	if r.in.lost || e.closed {
-		e.answer(it, r, nil, embedding.Errorf(embedding.CodeUnavailable, "the backend of model %s is gone", r.in.artifact.Model.Name))
+	it.solo = true
+	e.requeue(it, r)
+}
+
+// requeue puts an item back into the queue, or fails it when nothing will take it from there.
+func (e *Engine) requeue(it *item, r *run) {
+	in := r.in.heir()
+	if e.closed || (in.lost && !e.holds(in)) {
+		e.answer(it, r, nil, e.lossOf(in))
 		return
 	}
-	it.solo, it.run = true, nil
-	r.in.queue.push(it)
+	it.in, it.run = in, nil
+	in.queue.push(it)
 	e.addQueued(len(it.ids))
 }
 

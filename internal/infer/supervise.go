@@ -45,8 +45,11 @@ func (e *Engine) supervise(ctx context.Context) {
 func (e *Engine) look(in *instance) {
 	switch {
 	case in.lost:
+		if len(in.queue.byLen) > 0 && !e.holds(in) {
+			e.failQueue(in, e.lossOf(in))
+		}
 	case in.isLost():
-		e.lose(in, "its backend ended unexpectedly")
+		e.lose(in, in.end())
 	case in.probing && time.Since(in.probed) > canaryTimeout+stuckGrace:
 		e.lose(in, "its canary hangs")
 	case in.wantsCanary():

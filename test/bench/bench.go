@@ -76,16 +76,21 @@ type server struct {
 }
 
 func (b *bench) serve(ctx context.Context, wide infer.WideMode) (*server, error) {
+	return b.serveOver(ctx, string(wide), wide, b.runtime.Open)
+}
+
+// serveOver starts a server over a backend; its name keeps it apart from the others.
+func (b *bench) serveOver(ctx context.Context, name string, wide infer.WideMode, open infer.Open) (*server, error) {
 	cfg := config.Default()
 	cfg.Node.Name = "bench"
 	cfg.Listen[0].Address = "127.0.0.1:0"
-	cfg.Admin.Socket = filepath.Join(b.dir, "admin-"+string(wide)+".sock")
-	cfg.StateDir = filepath.Join(b.dir, "state-"+string(wide))
+	cfg.Admin.Socket = filepath.Join(b.dir, "admin-"+name+".sock")
+	cfg.StateDir = filepath.Join(b.dir, "state-"+name)
 	cfg.DrainDelay = 0
 	cfg.Engine.Wide = string(wide)
 	cfg.Models = []config.Model{{Name: "all-MiniLM-L6-v2", Path: b.model, Precision: "fp32"}}
 	d, err := daemon.New(daemon.Options{
-		Config: cfg, Open: b.runtime.Open, Telemetry: telemetry.New(telemetry.Config{}, io.Discard), Version: "bench",
+		Config: cfg, Open: open, Telemetry: telemetry.New(telemetry.Config{}, io.Discard), Version: "bench",
 	})
 	if err != nil {
 		return nil, err

@@ -17,6 +17,13 @@ import (
 )
 
 func main() {
+	if len(os.Args) == 2 && os.Args[1] == "worker" {
+		if err := beWorker(); err != nil {
+			fmt.Fprintln(os.Stderr, "bench worker:", err)
+			os.Exit(1)
+		}
+		return
+	}
 	var o options
 	flag.StringVar(&o.library, "library", "", "ONNX Runtime library")
 	flag.StringVar(&o.model, "model", "", "directory of all-MiniLM-L6-v2")
@@ -67,7 +74,7 @@ func run(ctx context.Context, o options) error {
 		name string
 		run  func(context.Context) error
 	}{
-		{"ceiling", b.shapes}, {"full", b.full}, {"lone", b.lone}, {"open", b.open},
+		{"ceiling", b.shapes}, {"full", b.full}, {"lone", b.lone}, {"open", b.open}, {"isolation", b.isolation},
 	} {
 		if o.wants(part.name) {
 			if err := part.run(ctx); err != nil {

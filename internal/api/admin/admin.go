@@ -74,6 +74,10 @@ type Model struct {
 	QueueRequests int
 	QueueTokens   int
 	QueueDelay    time.Duration // how long the oldest request has waited
+
+	WorkerPID      int    // process that computes it; 0 when there is none of its own
+	WorkerRSS      uint64 // its resident memory in bytes
+	WorkerRestarts int    // times that it was started again since the daemon started
 }
 
 // Check is one thing the node depends on.

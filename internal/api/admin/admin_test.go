@@ -35,7 +35,8 @@ func (n *fakeNode) Status() Status {
 			{ModelInfo: embedding.ModelInfo{Model: embedding.Model{Name: "z"}, State: embedding.ModelLoading, Reason: "warming up"}},
 			{ModelInfo: embedding.ModelInfo{Model: embedding.Model{Name: "a", Digest: "sha256-00", Precision: "fp32"}, State: embedding.ModelReady,
 				Dimensions: 384, MaxTokens: 256, Aliases: []string{"default"}, Loaded: time.Unix(1700000000, 0)},
-				QueueRequests: 3, QueueTokens: 77, QueueDelay: 5 * time.Millisecond},
+				QueueRequests: 3, QueueTokens: 77, QueueDelay: 5 * time.Millisecond,
+				WorkerPID: 4711, WorkerRSS: 1 << 27, WorkerRestarts: 2},
 		},
 		Checks:   []Check{{Name: "s3", State: "failing", Reason: "timeout"}},
 		LogLevel: n.level.Level(), ConfigFile: "/etc/akidbd.yaml",
@@ -142,6 +143,7 @@ func TestService(t *testing.T) {
 	}
 	for _, list := range [][]*adminv1.Model{st.GetModels(), models.Msg.GetModels()} {
 		if len(list) != 2 || list[0].GetName() != "a" || list[0].GetQueueTokens() != 77 || list[0].GetQueueRequests() != 3 ||
+			list[0].GetWorkerPid() != 4711 || list[0].GetWorkerRssBytes() != 1<<27 || list[0].GetWorkerRestarts() != 2 ||
 			list[0].GetQueueDelay().AsDuration() != 5*time.Millisecond || list[0].GetLoaded().GetSeconds() != 1700000000 ||
 			list[1].GetState() != "loading" || list[1].GetReason() != "warming up" || list[1].GetLoaded() != nil {
 			t.Errorf("models are %v", list)

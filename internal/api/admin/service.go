@@ -81,6 +81,7 @@ func newModels(in []Model) []*adminv1.Model {
 			Pooling: m.Pooling, Provider: m.Provider, Prompts: m.Prompts,
 			QueueRequests: uint32(m.QueueRequests), QueueTokens: uint64(m.QueueTokens),
 			QueueDelay: durationpb.New(m.QueueDelay),
+			WorkerPid:  int64(m.WorkerPID), WorkerRssBytes: m.WorkerRSS, WorkerRestarts: uint64(m.WorkerRestarts),
 		}
 		if !m.Loaded.IsZero() {
 			model.Loaded = timestamppb.New(m.Loaded)

@@ -346,9 +346,15 @@ type Model struct {
 	// Tokens of those requests.
 	QueueTokens uint64 `protobuf:"varint,14,opt,name=queue_tokens,json=queueTokens,proto3" json:"queue_tokens,omitempty"`
 	// How long the oldest of them has waited.
-	QueueDelay    *durationpb.Duration `protobuf:"bytes,15,opt,name=queue_delay,json=queueDelay,proto3" json:"queue_delay,omitempty"`
-	unknownFields protoimpl.UnknownFields
-	sizeCache     protoimpl.SizeCache
+	QueueDelay *durationpb.Duration `protobuf:"bytes,15,opt,name=queue_delay,json=queueDelay,proto3" json:"queue_delay,omitempty"`
+	// Process that computes it; 0 when it has none of its own (engine.isolation: none) or it is being started.
+	WorkerPid int64 `protobuf:"varint,16,opt,name=worker_pid,json=workerPid,proto3" json:"worker_pid,omitempty"`
+	// Resident memory of that process in bytes, about a second old.
+	WorkerRssBytes uint64 `protobuf:"varint,17,opt,name=worker_rss_bytes,json=workerRssBytes,proto3" json:"worker_rss_bytes,omitempty"`
+	// How often it was started again since the daemon started.
+	WorkerRestarts uint64 `protobuf:"varint,18,opt,name=worker_restarts,json=workerRestarts,proto3" json:"worker_restarts,omitempty"`
+	unknownFields  protoimpl.UnknownFields
+	sizeCache      protoimpl.SizeCache
 }
 
 func (x *Model) Reset() {
@@ -484,6 +490,27 @@ func (x *Model) GetQueueDelay() *durationpb.Duration {
 		return x.QueueDelay
 	}
 	return nil
+}
+
+func (x *Model) GetWorkerPid() int64 {
+	if x != nil {
+		return x.WorkerPid
+	}
+	return 0
+}
+
+func (x *Model) GetWorkerRssBytes() uint64 {
+	if x != nil {
+		return x.WorkerRssBytes
+	}
+	return 0
+}
+
+func (x *Model) GetWorkerRestarts() uint64 {
+	if x != nil {
+		return x.WorkerRestarts
+	}
+	return 0
 }
 
 // Check is one thing the node depends on.
@@ -1443,7 +1470,7 @@ const file_akidb_admin_v1_admin_proto_rawDesc = "" +
 	"\bListener\x12\x12\n" +
 	"\x04role\x18\x01 \x01(\tR\x04role\x12\x18\n" +
 	"\aaddress\x18\x02 \x01(\tR\aaddress\x12\x10\n" +
-	"\x03tls\x18\x03 \x01(\bR\x03tls\"\xe2\x03\n" +
+	"\x03tls\x18\x03 \x01(\bR\x03tls\"\xd4\x04\n" +
 	"\x05Model\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x12\x16\n" +
 	"\x06digest\x18\x02 \x01(\tR\x06digest\x12\x1c\n" +
@@ -1464,7 +1491,11 @@ const file_akidb_admin_v1_admin_proto_rawDesc = "" +
 	"\x0equeue_requests\x18\r \x01(\rR\rqueueRequests\x12!\n" +
 	"\fqueue_tokens\x18\x0e \x01(\x04R\vqueueTokens\x12:\n" +
 	"\vqueue_delay\x18\x0f \x01(\v2\x19.google.protobuf.DurationR\n" +
-	"queueDelay\"I\n" +
+	"queueDelay\x12\x1d\n" +
+	"\n" +
+	"worker_pid\x18\x10 \x01(\x03R\tworkerPid\x12(\n" +
+	"\x10worker_rss_bytes\x18\x11 \x01(\x04R\x0eworkerRssBytes\x12'\n" +
+	"\x0fworker_restarts\x18\x12 \x01(\x04R\x0eworkerRestarts\"I\n" +
 	"\x05Check\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x12\x14\n" +
 	"\x05state\x18\x02 \x01(\tR\x05state\x12\x16\n" +

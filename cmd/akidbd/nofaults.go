@@ -1,0 +1,8 @@
+//go:build !faults
+
+package main
+
+import "github.com/akidb/akidbd/internal/infer"
+
+// withFaults leaves the backend as it is; the program that the end-to-end tests build plants faults here.
+func withFaults(open infer.Open) infer.Open { return open }

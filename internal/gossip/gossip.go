@@ -1,0 +1,304 @@
+// Package gossip finds the nodes of the fleet and what they say of themselves. A [Cluster] runs memberlist over
+// the links that the daemon gives it: packets are datagrams and streams are streams of the same mutually
+// authenticated connections, so there is no port, no key and no identity besides theirs.
+//
+// What is trusted. The link certifies who sent a packet, but gossip is relayed: what it says of a third node is
+// as good as the word of any member of the fleet. A [node.Info] of Nodes is therefore a hint where to find a node
+// and what to expect there. Who a node is and where it belongs comes from its certificate, when a link to it is
+// up, and its own word on its own link beats what gossip says of it.
+//
+// What travels how. The static facts of a node (region, zone, address, version, labels while they fit) are
+// memberlist's node metadata, at most 512 bytes. What changes (state, models, load) are words, ordered by the
+// epoch and sequence of their speaker, sent along with gossip and exchanged whole in each push/pull. memberlist
+// wants an IP address for each node and quarrels when it changes; it is given the same placeholder for all, and
+// the transport looks the real address, which may be a DNS name or missing, up by name.
+//
+// memberlist does not reunite a fleet after a long partition, so the cluster keeps trying: the seeds, and the
+// nodes that were lost. Nothing here depends on the wall clock.
+package gossip
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net"
+	"net/netip"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/hashicorp/memberlist"
+	"github.com/prometheus/client_golang/prometheus"
+
+	"github.com/akidb/akidbd/internal/node"
+)
+
+// Link carries gossip to other nodes.
+type Link interface {
+	// SendGossip sends one datagram of at most MaxPacket bytes and keeps data. It never blocks; what cannot be
+	// sent is dropped. to may be "" when only addr is known, addr may be "" when only to is.
+	SendGossip(to node.ID, addr string, data []byte)
+	// DialGossip opens a stream, dialling the node where there is no link.
+	DialGossip(ctx context.Context, to node.ID, addr string) (net.Conn, error)
+}
+
+// MaxPacket is the longest datagram given to a Link, in bytes.
+const MaxPacket = 1150
+
+// Config of a Cluster. The zero value of each timing is its default.
+type Config struct {
+	Self  node.Info        // ID, Region, Zone, Labels, Version and Addr of this node; Addr "" when it can only dial
+	Word  func() node.Word // what this node says of itself now; must not block
+	Seeds []string         // host:port, addresses or DNS names, which are resolved again each time. None: others may join
+
+	StateDir   string                // where the nodes met are kept for the next start; "" keeps nothing
+	Logger     *slog.Logger          // default: discards
+	Registerer prometheus.Registerer // default: a registry of its own
+	Label      string                // fleets of different labels do not mix; at most 64 bytes. Default "akidb"
+	// Resolve looks a host name up. Default net.DefaultResolver.
+	Resolve func(ctx context.Context, host string) ([]netip.Addr, error)
+
+	// ProbeInterval is how often one other node is probed, and how long it has to answer, directly or through
+	// others. Default 360 ms: a round trip between distant regions (300 ms) fits.
+	ProbeInterval time.Duration
+	// ProbeTimeout is when others, and a stream, are asked to help with a probe. Default 180 ms: a stream to
+	// a node as far away can still answer in time.
+	ProbeTimeout time.Duration
+	// SuspicionMult times log10 of the fleet (at least 1) times ProbeInterval is how long a node that did not
+	// answer may defend itself. Default 2.
+	SuspicionMult int
+	// SuspicionMaxTimeoutMult times that is how long it may when nobody else confirms the suspicion; it counts
+	// from SuspicionMult 3 on. Default 2.
+	SuspicionMaxTimeoutMult int
+	GossipInterval          time.Duration // between packets of news, to 4 nodes each. Default 50 ms
+	PushPullInterval        time.Duration // between exchanges of everything with one node; grows with the fleet. Default 15 s
+	RejoinInterval          time.Duration // between attempts to find lost nodes and seeds. Default 2 s
+	TellInterval            time.Duration // at least between words when only the load changed; grows with the fleet. Default 1 s
+	RefreshInterval         time.Duration // at most between words; grows with the fleet. Default 10 s
+}
+
+// Limits of the configuration.
+const (
+	maxSeeds     = 64
+	maxLabel     = 64
+	maxNameBytes = 64
+	maxAddrBytes = 262 // a DNS name, a colon and a port
+	maxLabels    = 64
+	maxLabelText = 256
+)
+
+func orDefault[T comparable](p *T, v T) {
+	var zero T
+	if *p == zero {
+		*p = v
+	}
+}
+
+func (c *Config) fill() {
+	orDefault(&c.Label, "akidb")
+	orDefault(&c.ProbeInterval, 360*time.Millisecond)
+	orDefault(&c.ProbeTimeout, 180*time.Millisecond)
+	orDefault(&c.SuspicionMult, 2)
+	orDefault(&c.SuspicionMaxTimeoutMult, 2)
+	orDefault(&c.GossipInterval, 50*time.Millisecond)
+	orDefault(&c.PushPullInterval, 15*time.Second)
+	orDefault(&c.RejoinInterval, 2*time.Second)
+	orDefault(&c.TellInterval, time.Second)
+	orDefault(&c.RefreshInterval, 10*time.Second)
+	if c.Logger == nil {
+		c.Logger = slog.New(slog.DiscardHandler)
+	}
+	if c.Registerer == nil {
+		c.Registerer = prometheus.NewRegistry()
+	}
+	if c.Resolve == nil {
+		c.Resolve = func(ctx context.Context, host string) ([]netip.Addr, error) {
+			return net.DefaultResolver.LookupNetIP(ctx, "ip", host)
+		}
+	}
+}
+
+func (c *Config) validate() error {
+	if !validID(string(c.Self.ID)) {
+		return fmt.Errorf("node name %q: must be [a-zA-Z0-9][a-zA-Z0-9.-]{0,63}", c.Self.ID)
+	}
+	for _, f := range []struct {
+		what, value string
+		limit       int
+	}{
+		{"region", c.Self.Region, maxNameBytes}, {"zone", c.Self.Zone, maxNameBytes}, {"version", c.Self.Version, maxNameBytes},
+		{"address", c.Self.Addr, maxAddrBytes}, {"gossip label", c.Label, maxLabel},
+	} {
+		if len(f.value) > f.limit {
+			return fmt.Errorf("%s %.80q has %d bytes, %d are possible", f.what, f.value, len(f.value), f.limit)
+		}
+	}
+	if c.Self.Addr != "" {
+		if _, _, err := net.SplitHostPort(c.Self.Addr); err != nil {
+			return fmt.Errorf("address %q of this node is not host:port", c.Self.Addr)
+		}
+	}
+	if len(c.Self.Labels) > maxLabels {
+		return fmt.Errorf("%d labels, %d are possible", len(c.Self.Labels), maxLabels)
+	}
+	for k, v := range c.Self.Labels {
+		if len(k)+len(v) > maxLabelText {
+			return fmt.Errorf("label %.40q and its value have %d bytes, %d are possible", k, len(k)+len(v), maxLabelText)
+		}
+	}
+	if len(c.Seeds) > maxSeeds {
+		return fmt.Errorf("%d seeds, %d are possible", len(c.Seeds), maxSeeds)
+	}
+	if c.Word == nil {
+		return errors.New("a cluster needs Config.Word: what this node says of itself")
+	}
+	return nil
+}
+
+// Cluster is this node's part in the gossip.
+type Cluster struct {
+	cfg     Config
+	log     *slog.Logger
+	metrics *metrics
+
+	transport *transport
+	table     *table
+	seeds     []*seed
+	speaker   *speaker
+	nodes     atomic.Pointer[[]node.Info]
+	changed   func()
+	dirty     chan struct{} // 1
+	tell      chan struct{} // 1
+	started   atomic.Bool
+	list      atomic.Pointer[memberlist.Memberlist] // while Run runs
+	meta      []byte
+}
+
+// New makes a Cluster that does nothing before Run.
+func New(cfg Config, link Link) (*Cluster, error) {
+	cfg.fill()
+	if err := cfg.validate(); err != nil {
+		return nil, err
+	}
+	seeds, err := parseSeeds(cfg.Seeds)
+	if err != nil {
+		return nil, err
+	}
+	c := &Cluster{
+		cfg: cfg, log: cfg.Logger, metrics: newMetrics(cfg.Registerer), seeds: seeds,
+		changed: func() {}, dirty: make(chan struct{}, 1), tell: make(chan struct{}, 1),
+	}
+	c.nodes.Store(&[]node.Info{})
+	c.table = newTable(cfg.Self.ID, c.metrics)
+	c.transport = newTransport(link, c.table.addrOf, c.metrics)
+	c.speaker = newSpeaker(c)
+	epoch := cfg.Word().Epoch
+	c.meta, c.speaker.labels = encodeMeta(facts{
+		region: cfg.Self.Region, zone: cfg.Self.Zone, addr: cfg.Self.Addr, version: cfg.Self.Version, epoch: epoch, labels: cfg.Self.Labels,
+	}, memberlist.MetaMaxSize)
+	return c, nil
+}
+
+// OnChange sets who is told, by a call that is not concurrent with itself, after Nodes changed. Set it before Run.
+func (c *Cluster) OnChange(f func()) { c.changed = f }
+
+// Nodes are the other nodes that are held to be alive, with the last word that gossip brought, sorted by ID. The
+// slice is immutable.
+func (c *Cluster) Nodes() []node.Info { return *c.nodes.Load() }
+
+// Packet takes a datagram that a link brought, and keeps data. It never blocks.
+func (c *Cluster) Packet(from node.ID, addr string, data []byte, at time.Time) {
+	c.transport.packet(from, addr, data, at)
+}
+
+// Stream takes a stream that a link brought and closes it in the end. It never blocks.
+func (c *Cluster) Stream(from node.ID, addr string, conn net.Conn) {
+	c.transport.stream(from, addr, conn)
+}
+
+// Tell says that the state or the models of this node changed: its word goes out now. It never blocks.
+func (c *Cluster) Tell() { notify(c.tell) }
+
+func notify(ch chan struct{}) {
+	select {
+	case ch <- struct{}{}:
+	default:
+	}
+}
+
+const leaveTime = time.Second
+
+// Run takes part until ctx ends, then says goodbye, within 1 s, and returns when every goroutine of it ended. It
+// can be run once.
+func (c *Cluster) Run(ctx context.Context) error {
+	if !c.started.CompareAndSwap(false, true) {
+		return errors.New("a gossip cluster cannot be run twice")
+	}
+	c.loadSnapshot()
+	c.speaker.speak(true)
+	c.transport.open()
+	list, err := memberlist.Create(c.memberlistConfig())
+	if err != nil {
+		c.transport.close()
+		return fmt.Errorf("gossip of node %s: %w", c.cfg.Self.ID, err)
+	}
+	c.list.Store(list)
+	notify(c.dirty)
+
+	var loops, joins sync.WaitGroup
+	inner, stop := context.WithCancel(context.WithoutCancel(ctx))
+	defer stop()
+	loops.Go(func() { c.publish(inner) })
+	loops.Go(func() { c.speaker.run(inner) })
+	loops.Go(func() { c.keepJoined(inner, list, &joins) })
+	<-ctx.Done()
+	stop()
+	loops.Wait()
+	c.leave(list)
+	joins.Wait()
+	c.saveSnapshot()
+	return nil
+}
+
+// leave lets the last word out before the farewell: others cannot tell a farewell from a death.
+func (c *Cluster) leave(list *memberlist.Memberlist) {
+	deadline := time.Now().Add(leaveTime)
+	if c.speaker.speak(false) && len(c.Nodes()) > 0 {
+		time.Sleep(4 * c.cfg.GossipInterval)
+	}
+	if err := list.Leave(max(time.Millisecond, time.Until(deadline))); err != nil {
+		c.log.Debug("nobody may have heard that this node leaves", "reason", err)
+	}
+	_ = list.Shutdown() // its only error is the transport's, which has none
+	// memberlist does not wait for its goroutines. All that outlive Shutdown are a probe, which waits for its
+	// answer, and helpers of other nodes' probes.
+	time.Sleep(max(c.cfg.ProbeInterval*time.Duration(1+list.GetHealthScore()), c.cfg.ProbeTimeout) + 10*time.Millisecond)
+	c.transport.drain()
+}
+
+func (c *Cluster) memberlistConfig() *memberlist.Config {
+	d := &delegate{c}
+	conf := memberlist.DefaultLANConfig()
+	conf.Name = string(c.cfg.Self.ID)
+	conf.Transport = c.transport
+	conf.Label = c.cfg.Label
+	conf.BindAddr, conf.BindPort = placeholderHost, placeholderPort
+	conf.AdvertiseAddr, conf.AdvertisePort = placeholderHost, placeholderPort
+	conf.ProtocolVersion = memberlist.ProtocolVersionMax
+	conf.TCPTimeout = streamTimeout
+	conf.ProbeInterval, conf.ProbeTimeout = c.cfg.ProbeInterval, c.cfg.ProbeTimeout
+	conf.SuspicionMult, conf.SuspicionMaxTimeoutMult = c.cfg.SuspicionMult, c.cfg.SuspicionMaxTimeoutMult
+	conf.GossipInterval, conf.PushPullInterval = c.cfg.GossipInterval, c.cfg.PushPullInterval
+	conf.AwarenessMaxMultiplier = 2 // a region that dies at once must not make its survivors slow to notice
+	// A suspect has little time to defend itself: the suspicion must reach it, and its answer everybody, although
+	// packets are lost. With memberlist's 4 and 3, and 280 ms between regions, 1 of 10 suspicions ended in a death.
+	conf.RetransmitMult, conf.GossipNodes = 6, 4
+	conf.DeadNodeReclaimTime = 5 * time.Second
+	conf.EnableCompression = false
+	conf.RequireNodeNames = false      // a seed has none yet
+	conf.UDPBufferSize = MaxPacket - 8 // memberlist forgets 5 bytes of checksum and 2 of a compound entry
+	conf.Delegate, conf.Events, conf.Alive = d, d, d
+	conf.LogOutput, conf.Logger = nil, debugLogger(c.log)
+	return conf
+}

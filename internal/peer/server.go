@@ -1,0 +1,149 @@
+package peer
+
+import (
+	"context"
+	"fmt"
+	"runtime/debug"
+	"time"
+
+	"github.com/quic-go/quic-go"
+	"go.opentelemetry.io/otel/propagation"
+	"google.golang.org/protobuf/proto"
+
+	"github.com/akidb/akidbd/internal/embedding"
+	peerv1 "github.com/akidb/akidbd/internal/gen/akidb/peer/v1"
+)
+
+// bodyTimeout is how long a peer may take to send a request.
+const bodyTimeout = 30 * time.Second
+
+// serveEmbed answers one request of a peer with the local engine.
+func (k *link) serveEmbed(st *quic.Stream) {
+	l := k.l
+	l.requests.add()
+	defer l.requests.done()
+	answer, err := k.answerEmbed(st)
+	if err != nil { // no request was read: nothing to answer
+		reset(st, streamProtocol)
+		if k.conn.Context().Err() == nil && !is[*quic.StreamError](err) {
+			l.refuse(refusedProtocol, k.conn.RemoteAddr(), "node", k.id, "reason", err)
+		}
+		return
+	}
+	l.metrics.request(dirIn, answer.failure)
+	if err := k.writeAnswer(st, answer); err != nil {
+		reset(st, streamCanceled)
+		return
+	}
+	if st.Close() != nil { // reset by the peer
+		st.CancelWrite(streamCanceled)
+	}
+	st.CancelRead(streamCanceled) // does nothing when the end was read
+}
+
+type answer struct {
+	result  embedding.Result
+	meta    *peerv1.EmbedResult
+	failure *embedding.Error
+}
+
+func refusal(err *embedding.Error) answer { return answer{failure: err} }
+
+// answerEmbed reads and computes; a request that is refused is not read. An error says that the request makes
+// no sense.
+func (k *link) answerEmbed(st *quic.Stream) (answer, error) {
+	l := k.l
+	if l.stopping() {
+		l.metrics.refused[refusedDraining].Inc()
+		return refusal(embedding.Errorf(embedding.CodeUnavailable, "node %s stops", l.self)), nil
+	}
+	select {
+	case l.slots <- struct{}{}:
+		defer func() { <-l.slots }()
+	default:
+		l.metrics.refused[refusedConcurrency].Inc()
+		return refusal(embedding.Errorf(embedding.CodeOverloaded, "node %s serves %d requests of its peers already", l.self, cap(l.slots))), nil
+	}
+	if l.cfg.Admit != nil {
+		if err := l.cfg.Admit(); err != nil {
+			l.metrics.refused[refusedAdmission].Inc()
+			return refusal(embedding.AsError(err)), nil
+		}
+	}
+	_ = st.SetReadDeadline(time.Now().Add(bodyTimeout))
+	r := l.buffers.reader(st)
+	frame, err := readRequest(r, l.cfg.MaxRequestBytes)
+	l.buffers.putReader(r)
+	if err != nil {
+		return answer{}, err
+	}
+	inputs, err := countInputs(frame.body)
+	if err != nil {
+		return answer{}, fmt.Errorf("request: %w", err)
+	}
+	if inputs > l.cfg.MaxInputs {
+		return refusal(embedding.Errorf(embedding.CodeTooLarge, "%d inputs are over the %d that a node takes of a peer", inputs, l.cfg.MaxInputs)), nil
+	}
+	var m peerv1.EmbedRequest
+	if err := proto.Unmarshal(frame.body, &m); err != nil {
+		return answer{}, fmt.Errorf("request: %w", err)
+	}
+	return k.compute(st.Context(), &frame, requestOf(&m)), nil
+}
+
+func (k *link) compute(ctx context.Context, frame *requestFrame, req embedding.Request) answer {
+	l := k.l
+	deadline := l.cfg.MaxDeadline
+	if frame.deadline > 0 {
+		deadline = min(deadline, frame.deadline)
+	}
+	ctx, cancel := context.WithTimeout(propagation.TraceContext{}.Extract(ctx, frame), deadline)
+	defer cancel()
+	res, err := l.callEngine(ctx, req)
+	var a answer
+	if err == nil {
+		a.result = res
+		if a.meta, err = resultMessage(res, len(req.Inputs)); err != nil {
+			err = &embedding.Error{Code: embedding.CodeInternal, Message: "internal error", Err: fmt.Errorf("the engine's result does not fit its request: %w", err)}
+		}
+	}
+	if err != nil {
+		a.failure = embedding.AsError(err)
+		if a.failure.Code == embedding.CodeInternal {
+			l.log.Error("request of a peer failed", "node", k.id, "reason", err) // the peer gets no cause
+		}
+	}
+	return a
+}
+
+func (l *Links) callEngine(ctx context.Context, req embedding.Request) (res embedding.Result, err error) {
+	defer func() {
+		if p := recover(); p != nil {
+			err = &embedding.Error{Code: embedding.CodeInternal, Message: "internal error", Err: fmt.Errorf("panic: %v\n%s", p, debug.Stack())}
+		}
+	}()
+	return l.engine.Embed(ctx, req)
+}
+
+func (k *link) writeAnswer(st *quic.Stream, a answer) error {
+	buf := k.l.buffers.get()
+	defer k.l.buffers.put(buf)
+	_ = st.SetWriteDeadline(time.Now().Add(bodyTimeout))
+	var err error
+	if a.failure != nil {
+		if *buf, err = appendAnswer(*buf, answerError, errorMessage(a.failure)); err != nil {
+			return err
+		}
+		_, err = st.Write(*buf)
+		return err
+	}
+	if *buf, err = appendAnswer(*buf, answerResult, a.meta); err != nil {
+		return err
+	}
+	*buf, err = writeVectors(st, a.result.Vectors, *buf)
+	return err
+}
+
+func (l *Links) stopping() bool {
+	return l.stopped.Load()
+}
