@@ -63,6 +63,7 @@ var arrows = map[string][]string{
 	"cmd/akidbd": {
 		"conf", "cmd/akidbd/bench", "cmd/akidbd/client", "internal/api/admin", "internal/config", "internal/daemon",
 		"internal/gen/akidb/admin/v1", "internal/gen/akidb/admin/v1/adminv1connect", "internal/infer", "internal/infer/ort", "internal/infer/worker",
+		"internal/node", "internal/pki",
 		"internal/telemetry",
 	},
 	"cmd/akidbd/bench":  {"cmd/akidbd/client", "internal/loadgen"},
@@ -82,7 +83,7 @@ var arrows = map[string][]string{
 }
 
 // testArrows is what any test may import besides.
-var testArrows = []string{"internal/infer/testmodels", "internal/infer/testmodels/reference", "internal/infer/backendtest", "internal/infer/modeldir", "internal/infer/pooling"}
+var testArrows = []string{"internal/embedding", "internal/infer/testmodels", "internal/infer/testmodels/reference", "internal/infer/backendtest", "internal/infer/modeldir", "internal/infer/pooling"}
 
 // owners says which packages may import a dependency that reaches outside the process. Keys are prefixes.
 var owners = map[string][]string{

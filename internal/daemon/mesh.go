@@ -132,6 +132,7 @@ func (d *Daemon) runRouter(ctx context.Context, ready func()) error {
 // tell sends this node's word to the fleet now: its state or its models changed.
 func (d *Daemon) tell() {
 	if d.mesh != nil {
+		d.mesh.links.Tell()
 		d.mesh.cluster.Tell()
 	}
 }
