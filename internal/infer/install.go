@@ -79,7 +79,7 @@ func (e *Engine) Install(ctx context.Context, m embedding.Model, dir string, s S
 	unloaded, err := e.unload(ctx, m.Name)
 	var in *instance
 	if err == nil {
-		in, err = e.open(ctx, m, dir, s)
+		in, err = e.open(ctx, m, dir, s, nil)
 	}
 	if err != nil {
 		e.Fail(m.Name, err)
@@ -236,12 +236,14 @@ func (e *Engine) restore(old *instance) {
 	}
 }
 
-// open reads the directory and opens, warms and checks the model.
-func (e *Engine) open(ctx context.Context, m embedding.Model, dir string, s Settings) (*instance, error) {
+// open reads the directory and opens, warms and checks the model. With like, what the directory says is taken from
+// that instance of it.
+func (e *Engine) open(ctx context.Context, m embedding.Model, dir string, s Settings, like *instance) (in *instance, err error) {
 	ctx, cancel := context.WithTimeout(ctx, e.cfg.LoadTimeout)
 	defer cancel()
-	in, err := prepare(m, dir, s)
-	if err != nil {
+	if like != nil {
+		in = like.again()
+	} else if in, err = prepare(m, dir, s); err != nil {
 		return nil, err
 	}
 	opt := e.cfg.Options

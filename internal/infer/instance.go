@@ -64,6 +64,14 @@ type instance struct {
 	closed       chan struct{} // closed when the backend has closed
 }
 
+// again is an instance without a backend that needs not be read from its directory.
+func (in *instance) again() *instance {
+	return &instance{
+		artifact: in.artifact, settings: in.settings, tokenizer: in.tokenizer, maxTokens: in.maxTokens,
+		normalize: in.normalize, truncate: in.truncate, prompts: in.prompts, defaultPrompt: in.defaultPrompt,
+	}
+}
+
 func (in *instance) onCPU() bool { return in.caps.Provider == "" || in.caps.Provider == ProviderCPU }
 
 func (in *instance) maxRows() int {

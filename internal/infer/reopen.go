@@ -2,6 +2,7 @@ package infer
 
 import (
 	"errors"
+	"reflect"
 	"time"
 
 	"github.com/akidb/akidbd/internal/embedding"
@@ -101,7 +102,7 @@ func (en *entry) pause() time.Duration {
 func (e *Engine) reopen(en *entry, lost *instance) {
 	pause := en.pause()
 	en.reopens++
-	began := time.Now()
+	tries, began := en.reopens, time.Now()
 	e.wg.Go(func() {
 		if !e.sleep(pause, nil) || !e.sleep(freeWait, lost.closed) {
 			return
@@ -112,7 +113,11 @@ func (e *Engine) reopen(en *entry, lost *instance) {
 		if stale {
 			return
 		}
-		in, err := e.open(e.ctx, lost.artifact.Model, lost.artifact.Dir, settings)
+		like := lost // reading the tokenizer is a fifth of the way back; if it comes to nothing, all is read again
+		if tries > 1 || !reflect.DeepEqual(settings, lost.settings) {
+			like = nil
+		}
+		in, err := e.open(e.ctx, lost.artifact.Model, lost.artifact.Dir, settings, like)
 		if err == nil {
 			if err = e.swap(in, lost); err != nil {
 				err = errors.Join(err, in.backend.Close())
