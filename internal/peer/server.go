@@ -97,10 +97,15 @@ func (k *link) compute(ctx context.Context, frame *requestFrame, req embedding.R
 	if frame.deadline > 0 {
 		deadline = min(deadline, frame.deadline)
 	}
+	asked := ctx
 	ctx, cancel := context.WithTimeout(propagation.TraceContext{}.Extract(ctx, frame), deadline)
 	defer cancel()
 	res, err := l.callEngine(ctx, req)
 	var a answer
+	if err != nil && asked.Err() != nil { // the cause of the stream's end is quic-go's, which no engine knows
+		a.failure = embedding.AsError(context.Canceled)
+		return a
+	}
 	if err == nil {
 		a.result = res
 		if a.meta, err = resultMessage(res, len(req.Inputs)); err != nil {

@@ -39,13 +39,16 @@ type Identity struct {
 
 	now atomic.Pointer[material]
 
-	mu      sync.Mutex
-	changed chan struct{} // closed at the next swap
+	mu        sync.Mutex
+	changed   chan struct{} // closed at the next swap
+	reloadErr error         // what is wrong with the files of now, nil when they are in force
+	renewErr  error         // why the last renewal failed, nil when it did not
 
 	reloading sync.Mutex
-	complaint string // what the last look at the files found wrong, to say it once
-	aged      time.Time
-	noWatch   bool // of tests with a false clock, which a watch of files holds up
+	complaint string    // what the last look at the files found wrong, to say it once
+	warned    time.Time // of the certificate's age
+	ended     bool      // and that it has ended
+	noWatch   bool      // of tests with a false clock, which a watch of files holds up
 }
 
 // Open reads the directory and verifies what is in it; the error wraps a *Refusal when that is not good now. Run
@@ -84,6 +87,26 @@ func (i *Identity) TrustDomain() string { return i.now.Load().domain }
 
 // NotAfter is when this node's certificate ends.
 func (i *Identity) NotAfter() time.Time { return i.now.Load().chain[0].NotAfter }
+
+// Health is what a person should know of an identity.
+type Health struct {
+	NotAfter time.Time // when this node's certificate ends
+	Reload   error     // why the files of now are not in force; nil when they are
+	Renewal  error     // why the last renewal failed; nil when it did not
+}
+
+// Health of now.
+func (i *Identity) Health() Health {
+	i.mu.Lock()
+	defer i.mu.Unlock()
+	return Health{NotAfter: i.NotAfter(), Reload: i.reloadErr, Renewal: i.renewErr}
+}
+
+func (i *Identity) note(which *error, err error) {
+	i.mu.Lock()
+	defer i.mu.Unlock()
+	*which = err
+}
 
 // TLS is the configuration of both ends of a link: TLS 1.3, the certificate of now, the other side verified by
 // Verify in every handshake. There are no tickets and no sessions kept.
@@ -140,6 +163,7 @@ func (i *Identity) reload() {
 	defer i.reloading.Unlock()
 	old := i.now.Load()
 	m, err := i.fit(old)
+	i.note(&i.reloadErr, err)
 	if err != nil {
 		i.complain(err)
 		if m = i.newlyDenied(old); m == nil {
@@ -174,6 +198,9 @@ func (i *Identity) fit(old *material) (*material, error) {
 	if m.id != old.id || m.region != old.region || m.domain != old.domain {
 		return nil, fmt.Errorf("%s is of node %s in region %s of %s, and this process is %s in %s of %s: restart it to change who it is",
 			CertFile, m.id, m.region, m.domain, old.id, old.region, old.domain)
+	}
+	if m.sum == old.sum {
+		return m, nil // may have ended by now, which warnOfAge tells
 	}
 	if _, _, _, err := m.verifyAll(m.chain, time.Now()); err != nil {
 		return nil, err

@@ -37,7 +37,7 @@ func newRenewer(url string, i *Identity) (*renewer, error) {
 func (r *renewer) run(ctx context.Context) {
 	i := r.identity
 	changed := i.Changed() // before what it tells of is read
-	due := r.due()
+	due, leaf := r.due(), i.now.Load().chain[0]
 	failures := 0
 	for {
 		wait := time.NewTimer(time.Until(due))
@@ -48,7 +48,10 @@ func (r *renewer) run(ctx context.Context) {
 		case <-changed:
 			wait.Stop()
 			changed = i.Changed()
-			due, failures = r.due(), 0
+			if now := i.now.Load().chain[0]; !now.Equal(leaf) { // and not a deny list only
+				due, failures, leaf = r.due(), 0, now
+				i.note(&i.renewErr, nil)
+			}
 			continue
 		case <-wait.C:
 		}
@@ -56,6 +59,7 @@ func (r *renewer) run(ctx context.Context) {
 		if ctx.Err() != nil {
 			return
 		}
+		i.note(&i.renewErr, err)
 		if err == nil {
 			due, failures = r.due(), 0
 			continue

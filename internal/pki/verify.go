@@ -53,7 +53,7 @@ func (t trust) verifyAll(certs []*x509.Certificate, now time.Time) (id node.ID, 
 	} else if at.After(leaf.NotAfter) {
 		at = leaf.NotAfter
 	}
-	if err := t.chain(certs, at); err != nil {
+	if err := t.chain(certs, at, now); err != nil {
 		return "", "", nil, err
 	}
 	domain, region, id, err := nodeName(leaf)
@@ -74,7 +74,7 @@ func (t trust) verifyAll(certs []*x509.Certificate, now time.Time) (id node.ID, 
 	return id, region, denied, nil
 }
 
-func (t trust) chain(certs []*x509.Certificate, at time.Time) error {
+func (t trust) chain(certs []*x509.Certificate, at, now time.Time) error {
 	leaf := certs[0]
 	if leaf.IsCA || leaf.KeyUsage != 0 && leaf.KeyUsage&x509.KeyUsageDigitalSignature == 0 {
 		return &Refusal{Reason: ReasonUsage, Detail: "it must be a leaf that may sign handshakes (key usage: digital signature)"}
@@ -87,19 +87,19 @@ func (t trust) chain(certs []*x509.Certificate, at time.Time) error {
 	for _, use := range []x509.ExtKeyUsage{x509.ExtKeyUsageServerAuth, x509.ExtKeyUsageClientAuth} {
 		_, err := leaf.Verify(x509.VerifyOptions{Roots: t.roots, Intermediates: between, CurrentTime: at, KeyUsages: []x509.ExtKeyUsage{use}})
 		if err != nil {
-			return t.explain(leaf, err, at)
+			return t.explain(leaf, err, now)
 		}
 	}
 	return nil
 }
 
-func (t trust) explain(leaf *x509.Certificate, err error, at time.Time) *Refusal {
+func (t trust) explain(leaf *x509.Certificate, err error, now time.Time) *Refusal {
 	if invalid, ok := errors.AsType[x509.CertificateInvalidError](err); ok {
 		switch invalid.Reason {
 		case x509.IncompatibleUsage:
 			return &Refusal{Reason: ReasonUsage, Err: err, Detail: "it must be for TLS servers and TLS clients both (extended key usage)"}
 		case x509.Expired:
-			if r := inTime(invalid.Cert, at); r != nil {
+			if r := inTime(invalid.Cert, now); r != nil {
 				return &Refusal{Reason: r.Reason, Err: err, Detail: fmt.Sprintf("its authority %q: %s", invalid.Cert.Subject, r.Detail)}
 			}
 		}

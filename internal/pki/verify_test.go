@@ -81,10 +81,10 @@ func TestRefusals(t *testing.T) {
 			}
 			// The handshake says the same, whichever end shows it.
 			raw := &tls.Config{MinVersion: tls.VersionTLS13, InsecureSkipVerify: true, Certificates: []tls.Certificate{pair(leaf, key)}, ClientAuth: tls.RequireAnyClientCert}
-			if _, server := shake(raw, r.TLS(nil)); ReasonOf(server) != c.want {
+			if _, server := shake(t, raw, r.TLS(nil)); ReasonOf(server) != c.want {
 				t.Errorf("as a client: %v", server)
 			}
-			if client, _ := shake(r.TLS(nil), raw); ReasonOf(client) != c.want {
+			if client, _ := shake(t, r.TLS(nil), raw); ReasonOf(client) != c.want {
 				t.Errorf("as a server: %v", client)
 			}
 		})
@@ -93,11 +93,11 @@ func TestRefusals(t *testing.T) {
 		t.Errorf("nothing shown: %v", err)
 	}
 	bare := &tls.Config{MinVersion: tls.VersionTLS13, InsecureSkipVerify: true}
-	if _, server := shake(bare, r.TLS(nil)); server == nil {
+	if _, server := shake(t, bare, r.TLS(nil)); server == nil {
 		t.Error("a client without certificate was let in")
 	}
 	old := &tls.Config{MaxVersion: tls.VersionTLS12, InsecureSkipVerify: true}
-	if _, server := shake(old, r.TLS(nil)); server == nil {
+	if _, server := shake(t, old, r.TLS(nil)); server == nil {
 		t.Error("TLS 1.2 was let in")
 	}
 }
@@ -173,28 +173,38 @@ func TestOpenRefusesItsOwn(t *testing.T) {
 	}
 }
 
-// shake does one handshake and gives both ends' errors.
-func shake(client, server *tls.Config) (clientErr, serverErr error) {
-	a, b := net.Pipe()
-	deadline := time.Now().Add(10 * time.Second)
-	_, _ = a.SetDeadline(deadline), b.SetDeadline(deadline)
+// shake does one handshake over loopback and gives both ends' errors.
+func shake(t *testing.T, client, server *tls.Config) (clientErr, serverErr error) {
+	t.Helper()
+	a, b := wire(t)
+	defer a.Close()
 	done := make(chan error, 1)
 	go func() {
-		err := tls.Server(b, server).Handshake()
-		if err != nil {
-			_ = b.Close()
-		}
-		done <- err
+		defer b.Close()
+		done <- tls.Server(b, server).Handshake()
 	}()
-	c := tls.Client(a, client)
-	clientErr = c.Handshake()
-	if clientErr == nil { // a client's handshake ends before the server has judged it
-		one := make([]byte, 1)
-		go func() { _, _ = c.Read(one) }() // takes the server's alert
-	} else {
+	clientErr = tls.Client(a, client).Handshake()
+	if clientErr != nil {
 		_ = a.Close()
 	}
-	serverErr = <-done
-	_, _ = a.Close(), b.Close()
-	return clientErr, serverErr
+	return clientErr, <-done
+}
+
+// wire is a TCP connection over loopback, both ends; a net.Pipe has no buffer, and TLS ends write at once.
+func wire(t *testing.T) (client, server net.Conn) {
+	t.Helper()
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer l.Close()
+	if client, err = net.Dial("tcp", l.Addr().String()); err != nil {
+		t.Fatal(err)
+	}
+	if server, err = l.Accept(); err != nil {
+		t.Fatal(err)
+	}
+	deadline := time.Now().Add(20 * time.Second)
+	_, _ = client.SetDeadline(deadline), server.SetDeadline(deadline)
+	return client, server
 }

@@ -70,11 +70,12 @@ func (i *Identity) watch(ctx context.Context) {
 func (i *Identity) warnOfAge() {
 	leaf, now := i.now.Load().chain[0], time.Now()
 	left := leaf.NotAfter.Sub(now)
-	if left > leaf.NotAfter.Sub(leaf.NotBefore)/3 || now.Sub(i.aged) < ageing {
+	ended := left <= 0
+	if left > leaf.NotAfter.Sub(leaf.NotBefore)/3 || now.Sub(i.warned) < ageing && ended == i.ended {
 		return
 	}
-	i.aged = now
-	if left <= 0 {
+	i.warned, i.ended = now, ended
+	if ended {
 		i.log.Error("this node's certificate has ended: other nodes refuse it; set the clock if it is wrong, or bring a new certificate",
 			"dir", i.cfg.Dir, "not_after", leaf.NotAfter, "clock", now)
 		return
