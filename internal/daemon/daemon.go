@@ -103,7 +103,7 @@ func (d *Daemon) wire(cfg *config.Config) (err error) {
 		return err
 	}
 	d.router = d.newRouter(cfg)
-	if d.api, err = api.New(d.apiConfig(cfg), d.router, d); err != nil {
+	if d.api, err = api.New(d.apiConfig(cfg), d, d); err != nil {
 		return err
 	}
 	d.server = d.newServer(cfg)

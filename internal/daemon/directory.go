@@ -4,7 +4,9 @@ import (
 	"context"
 	"slices"
 	"strings"
+	"sync"
 	"sync/atomic"
+	"time"
 
 	"github.com/akidb/akidbd/internal/node"
 )
@@ -15,10 +17,14 @@ import (
 type directory struct {
 	nodes atomic.Pointer[[]node.Info] // immutable, sorted by ID, without this node
 	dirty chan struct{}               // has one slot
+	met   chan struct{}               // closed when a node that can answer was seen, or when none came for a while
 }
 
+// settleAfter is how long a starting node expects to meet others: its links come up in a fraction of it.
+const settleAfter = 3 * time.Second
+
 func newDirectory() *directory {
-	d := &directory{dirty: make(chan struct{}, 1)}
+	d := &directory{dirty: make(chan struct{}, 1), met: make(chan struct{})}
 	d.nodes.Store(&[]node.Info{})
 	return d
 }
@@ -36,15 +42,29 @@ func (d *directory) changed() {
 
 // run makes a new snapshot after each change until ctx ends.
 func (d *directory) run(ctx context.Context, told, linked func() []node.Info) {
+	settled := time.NewTimer(settleAfter)
+	defer settled.Stop()
+	meet := sync.OnceFunc(func() { close(d.met) })
 	for {
 		merged := merge(told(), linked())
 		d.nodes.Store(&merged)
+		if slices.ContainsFunc(merged, answers) {
+			meet()
+		}
 		select {
 		case <-ctx.Done():
+			meet()
 			return
+		case <-settled.C:
+			meet()
 		case <-d.dirty:
 		}
 	}
+}
+
+// answers says whether a node can be asked.
+func answers(n node.Info) bool {
+	return n.Link.Up && n.Word.State == node.Ready && len(n.Word.Models) > 0
 }
 
 func merge(told, linked []node.Info) []node.Info {

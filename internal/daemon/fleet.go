@@ -2,12 +2,14 @@ package daemon
 
 import (
 	"cmp"
+	"context"
 	"slices"
 	"strings"
 	"time"
 
 	"github.com/akidb/akidbd/internal/api"
 	"github.com/akidb/akidbd/internal/api/admin"
+	"github.com/akidb/akidbd/internal/embedding"
 	"github.com/akidb/akidbd/internal/node"
 	"github.com/akidb/akidbd/internal/router"
 )
@@ -93,7 +95,24 @@ func (d *Daemon) helped() bool {
 	if d.mesh == nil {
 		return false
 	}
-	return slices.ContainsFunc(d.mesh.directory.Nodes(), func(n node.Info) bool {
-		return n.Link.Up && n.Word.State == node.Ready && len(n.Word.Models) > 0
-	})
+	return slices.ContainsFunc(d.mesh.directory.Nodes(), answers)
+}
+
+// Embed is the router's, but for a node that has just started: before it met the others it does not know what the
+// fleet serves, so a model that it does not have is asked for again when it did.
+func (d *Daemon) Embed(ctx context.Context, req embedding.Request) (embedding.Result, error) {
+	res, err := d.router.Embed(ctx, req)
+	if err == nil || d.mesh == nil || embedding.AsError(err).Code != embedding.CodeModelNotFound {
+		return res, err
+	}
+	select {
+	case <-d.mesh.directory.met:
+		return res, err
+	default:
+	}
+	select {
+	case <-d.mesh.directory.met:
+	case <-ctx.Done():
+	}
+	return d.router.Embed(ctx, req)
 }

@@ -13,8 +13,6 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
-	"strconv"
-	"strings"
 	"syscall"
 	"testing"
 	"time"
@@ -155,24 +153,17 @@ func (n *node) stop() error {
 	}
 }
 
-// rss is the resident memory in MB.
+// rss is the resident memory of the daemon and its workers in MB. What both map of one file counts twice.
 func (n *node) rss() float64 {
 	n.t.Helper()
-	data, err := os.ReadFile(fmt.Sprintf("/proc/%d/status", n.cmd.Process.Pid))
-	if err != nil {
-		n.t.Fatal(err)
+	sum := memory(n.cmd.Process.Pid)
+	if sum == 0 {
+		n.t.Fatal("no VmRSS")
 	}
-	for line := range strings.Lines(string(data)) {
-		if f := strings.Fields(line); len(f) == 3 && f[0] == "VmRSS:" {
-			kb, err := strconv.Atoi(f[1])
-			if err != nil {
-				n.t.Fatal(err)
-			}
-			return float64(kb) / 1000
-		}
+	for _, pid := range n.workers() {
+		sum += memory(pid)
 	}
-	n.t.Fatal("no VmRSS")
-	return 0
+	return sum
 }
 
 type answer struct {

@@ -203,7 +203,7 @@ func TestWorkerDiesWithTheNode(t *testing.T) {
 	if len(pids) != 1 {
 		t.Fatalf("%d workers, want 1", len(pids))
 	}
-	t.Logf("RESULT RSS of the daemon %.0f MB, of its worker %.0f MB", n.rss(), memory(pids[0]))
+	t.Logf("RESULT RSS of the daemon %.0f MB, of its worker %.0f MB", memory(n.cmd.Process.Pid), memory(pids[0]))
 	maps, err := os.ReadFile(fmt.Sprintf("/proc/%d/maps", n.cmd.Process.Pid))
 	if err != nil {
 		t.Fatal(err)
@@ -244,7 +244,7 @@ func TestWorkerMemory(t *testing.T) {
 		if i == 0 || i == swaps-1 {
 			time.Sleep(time.Second) // the new worker's memory grows with its first runs
 		}
-		daemons, workers = append(daemons, n.rss()), append(workers, memory(n.workers()[0]))
+		daemons, workers = append(daemons, memory(n.cmd.Process.Pid)), append(workers, memory(n.workers()[0]))
 	}
 	l.end(t, clients)
 	end := swaps - 1
