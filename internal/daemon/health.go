@@ -38,28 +38,28 @@ func (d *Daemon) Health() api.Health {
 	if reason != "" {
 		h.Checks[api.CheckModelCache] = api.Check{State: api.CheckFailing, Reason: reason}
 	}
-	answers := serving || d.helped()
+	able := serving || d.helped()
 	switch state := d.nodeState(); {
 	case !h.Live:
 	case d.drained.Load() && d.draining.Err() == nil:
 		h.Reason = "drained by an operator: akidbd undrain takes it back into service"
 	case state == node.Draining:
 		h.Reason = "draining: this node is shutting down"
-	case !answers:
+	case !able:
 		h.Reason = reason
 	case state == node.Ready:
 		h.Ready = true
 	default:
 		h.Reason = "starting: not all models are loaded"
 	}
-	h.Status = status(h, answers)
+	h.Status = status(h, able)
 	return h
 }
 
 // status: a node that still answers, be it through a peer, is at worst degraded, so that a load balancer which looks at /health keeps
 // it.
-func status(h api.Health, answers bool) api.HealthStatus {
-	if !h.Live || !answers {
+func status(h api.Health, able bool) api.HealthStatus {
+	if !h.Live || !able {
 		return api.Unhealthy
 	}
 	for _, c := range h.Checks {
