@@ -4,8 +4,10 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"os"
 	"path/filepath"
+	"syscall"
 	"text/tabwriter"
 	"time"
 
@@ -150,7 +152,7 @@ func pkiShowCommand() *cobra.Command {
 
 // checkNode checks the directory of a node, and nothing else.
 func checkNode(path string) error {
-	if _, err := os.Stat(filepath.Join(path, pki.CertFile)); err != nil {
+	if _, err := os.Stat(filepath.Join(path, pki.CertFile)); errors.Is(err, fs.ErrNotExist) || errors.Is(err, syscall.ENOTDIR) {
 		return nil
 	}
 	return pki.Check(path)

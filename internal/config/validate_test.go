@@ -66,7 +66,7 @@ func TestRules(t *testing.T) {
 			c.Models = []Model{{Name: "a", Path: "/a", Default: true}, {Name: "b", Path: "/b", Aliases: []string{"default"}}}
 		}, `models[1]: "b" is to be the default, but "a" is already`},
 		{func(c *Config) { c.Models = make([]Model, 65) }, "models: 65 models, there may be 64"},
-		{func(c *Config) { c.Engine.Isolation = "proces" }, `engine.isolation: "proces", must be one of process, none, did you mean process?`},
+		{func(c *Config) { c.Engine.Isolation = "procs" }, `engine.isolation: "procs", must be one of process, none, did you mean process?`},
 		{func(c *Config) { c.Engine.Swap = "" }, `engine.swap: "", must be one of beside, unload`},
 		{func(c *Config) { c.Engine.Hold = -1 }, "engine.hold: -1ns, must be from 0s to 1h"},
 		{func(c *Config) { c.Engine.Providers = nil }, "engine.providers: empty, must be some of cpu, cuda, tensorrt"},

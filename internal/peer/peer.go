@@ -294,10 +294,10 @@ func (l *Links) drain(ln *quic.Listener) {
 const lastWords = 50 * time.Millisecond
 
 // spawn runs f as a goroutine of Run, or not at all when Run is not there to wait for it.
-func (l *Links) spawn(f func()) bool {
+func (l *Links) spawn(f func()) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	return l.spawnLocked(f)
+	l.spawnLocked(f)
 }
 
 func (l *Links) spawnLocked(f func()) bool {

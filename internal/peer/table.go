@@ -159,7 +159,7 @@ func (l *Links) drop(k *link) {
 	if len(r.links) == 0 {
 		l.log.Info("link down", "node", k.id, "addr", k.conn.RemoteAddr().String(), "cause", cause, "reason", err)
 	}
-	l.sentAway(k.conn, err)
+	_ = l.sentAway(k.conn, err) // a clone ends Run by itself
 }
 
 // best is the connection to use for a node, nil without one. The caller holds mu.

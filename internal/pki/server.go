@@ -65,7 +65,7 @@ func NewServer(cfg ServerConfig) (*Server, error) {
 	if _, err := s.certificate(); err != nil {
 		return nil, err
 	}
-	l, err := net.Listen("tcp", cfg.Address)
+	l, err := new(net.ListenConfig).Listen(context.Background(), "tcp", cfg.Address)
 	if err != nil {
 		return nil, err
 	}

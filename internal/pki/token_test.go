@@ -3,6 +3,7 @@ package pki
 import (
 	"crypto/sha256"
 	"encoding/base64"
+	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
@@ -29,7 +30,7 @@ func TestTokenEncoding(t *testing.T) {
 		}
 		secret := base64.RawURLEncoding.EncodeToString(tok.secret[:])
 		for _, shown := range []string{fmt.Sprint(tok), fmt.Sprintf("%v %+v %#v %s", tok, tok, tok, tok)} {
-			if strings.Contains(shown, secret) || strings.Contains(shown, fmt.Sprint(tok.secret[:])) || !strings.Contains(shown, tok.ID()) {
+			if strings.Contains(shown, secret) || strings.Contains(shown, fmt.Sprintf("%v", tok.secret[:])) || !strings.Contains(shown, tok.ID()) {
 				t.Errorf("printed as %s", shown)
 			}
 		}
@@ -84,10 +85,10 @@ func TestTokensAtRest(t *testing.T) {
 	}
 	wrong := tok.secret
 	wrong[0] ^= 1
-	if _, err := ca.lookToken(tok.id, wrong[:]); err != errToken {
+	if _, err := ca.lookToken(tok.id, wrong[:]); !errors.Is(err, errToken) {
 		t.Errorf("a wrong secret: %v", err)
 	}
-	if _, err := ca.lookToken([tokenIDLen]byte{}, tok.secret[:]); err != errToken {
+	if _, err := ca.lookToken([tokenIDLen]byte{}, tok.secret[:]); !errors.Is(err, errToken) {
 		t.Errorf("a wrong id: %v", err)
 	}
 	if f, err := ca.lookToken(tok.id, tok.secret[:]); err != nil || f.Node != "eu-1" || f.Region != "eu" {

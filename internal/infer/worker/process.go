@@ -145,7 +145,7 @@ func (p *process) look(read, waited <-chan error) error {
 		case err := <-waited:
 			if read != nil {
 				_ = p.conn.Close()
-				<-read
+				<-read //nolint:errcheck // the connection was closed here
 			}
 			return err
 		case err := <-read: // it is ending, or talks nonsense

@@ -4,6 +4,7 @@ import (
 	"bufio"
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
 	"log/slog"
@@ -28,7 +29,7 @@ func relay(r io.Reader, log *slog.Logger, now func() time.Time) (headline string
 		line, err := in.ReadSlice('\n')
 		whole := err == nil
 		text := strings.TrimRight(string(line), "\r\n")
-		for err == bufio.ErrBufferFull { // the rest of a line that is too long
+		for errors.Is(err, bufio.ErrBufferFull) { // the rest of a line that is too long
 			_, err = in.ReadSlice('\n')
 			whole = err == nil
 		}
