@@ -69,7 +69,7 @@ func short(model string) string {
 
 // checkFleet is the health of the way to other regions.
 func (d *Daemon) checkFleet() api.Check {
-	if d.mesh == nil {
+	if d.mesh == nil || !d.crossRegion() {
 		return api.Check{State: api.CheckDisabled}
 	}
 	foreign, up := 0, 0
@@ -95,7 +95,10 @@ func (d *Daemon) helped() bool {
 	if d.mesh == nil {
 		return false
 	}
-	return slices.ContainsFunc(d.mesh.directory.Nodes(), answers)
+	far := d.crossRegion()
+	return slices.ContainsFunc(d.mesh.directory.Nodes(), func(n node.Info) bool {
+		return (far || n.Region == d.self.Region) && answers(n)
+	})
 }
 
 // Embed is the router's, but for a node that has just started: before it met the others it does not know what the

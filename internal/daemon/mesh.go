@@ -83,7 +83,7 @@ func (d *Daemon) newRouter(cfg *config.Config) *router.Router {
 	c := router.Config{
 		Self: d.self, Word: d.word, Attempts: cfg.Router.Attempts, TryTimeout: time.Duration(cfg.Router.TryTimeout),
 		Deadline: time.Duration(cfg.API.Deadline), SpillAfter: time.Duration(cfg.Router.SpillAfter), ShardTokens: cfg.Router.ShardTokens,
-		CrossRegion: func() bool { return d.cfg.Load().Router.CrossRegion == "on" },
+		CrossRegion: d.crossRegion,
 		Registerer:  d.opt.Telemetry.Registry,
 	}
 	if d.mesh == nil {
@@ -91,6 +91,9 @@ func (d *Daemon) newRouter(cfg *config.Config) *router.Router {
 	}
 	return router.New(c, d.engine, d.mesh.links, d.mesh.directory)
 }
+
+// crossRegion says whether nodes of other regions may be asked.
+func (d *Daemon) crossRegion() bool { return d.cfg.Load().Router.CrossRegion == "on" }
 
 // Self is this node as the others see it.
 func (d *Daemon) Self() node.Info {

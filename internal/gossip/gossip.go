@@ -60,9 +60,9 @@ type Config struct {
 	Resolve func(ctx context.Context, host string) ([]netip.Addr, error)
 
 	// ProbeInterval is how often one other node is probed, and how long it has to answer, directly or through
-	// others. Default 360 ms: a round trip between distant regions (300 ms) fits.
+	// others. Default 330 ms: a round trip between distant regions (300 ms) fits.
 	ProbeInterval time.Duration
-	// ProbeTimeout is when others, and a stream, are asked to help with a probe. Default 180 ms: a stream to
+	// ProbeTimeout is when others, and a stream, are asked to help with a probe. Default 165 ms: a stream to
 	// a node as far away can still answer in time.
 	ProbeTimeout time.Duration
 	// SuspicionMult times log10 of the fleet (at least 1) times ProbeInterval is how long a node that did not
@@ -97,8 +97,8 @@ func orDefault[T comparable](p *T, v T) {
 
 func (c *Config) fill() {
 	orDefault(&c.Label, "akidb")
-	orDefault(&c.ProbeInterval, 360*time.Millisecond)
-	orDefault(&c.ProbeTimeout, 180*time.Millisecond)
+	orDefault(&c.ProbeInterval, 330*time.Millisecond)
+	orDefault(&c.ProbeTimeout, 165*time.Millisecond)
 	orDefault(&c.SuspicionMult, 2)
 	orDefault(&c.SuspicionMaxTimeoutMult, 2)
 	orDefault(&c.GossipInterval, 50*time.Millisecond)

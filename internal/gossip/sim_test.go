@@ -7,6 +7,7 @@ import (
 	"log/slog"
 	"math/rand/v2"
 	"net"
+	"net/netip"
 	"os"
 	"slices"
 	"strings"
@@ -51,11 +52,13 @@ type simNode struct {
 	dir     string
 	epoch   uint64
 	edit    func(*Config)
+	watch   atomic.Pointer[func()] // called when Nodes changed
 	c       *Cluster
 	cancel  context.CancelFunc
 	done    chan struct{}
 	stopped atomic.Bool // it takes and sends nothing any more
 	out     atomic.Int64
+	busy    atomic.Bool // the load changes all the time
 
 	mu   sync.Mutex
 	word node.Word
@@ -159,15 +162,17 @@ func (n *simNode) DialGossip(ctx context.Context, to node.ID, addr string) (net.
 		return nil, ctx.Err()
 	}
 	s.mu.Lock()
-	defer s.mu.Unlock()
 	if !n.reaches(o) || !o.reaches(n) || o.c == nil {
+		s.mu.Unlock()
 		return nil, errors.New("gone")
 	}
 	s.linked[pairOf(n.id, o.id)] = true
 	near, far := net.Pipe()
 	a, b := &simConn{Conn: near, from: n, to: o}, &simConn{Conn: far, from: o, to: n}
 	s.conns[a], s.conns[b] = struct{}{}, struct{}{}
-	o.c.Stream(n.id, n.addr, b)
+	c := o.c
+	s.mu.Unlock()
+	c.Stream(n.id, n.addr, b)
 	return a, nil
 }
 
@@ -211,8 +216,12 @@ func (n *simNode) start() {
 			n.mu.Lock()
 			defer n.mu.Unlock()
 			n.word.Seq++
+			if n.busy.Load() {
+				n.word.Load = rand.Float64()
+			}
 			return n.word
 		},
+		Resolve: func(context.Context, string) ([]netip.Addr, error) { return nil, errors.New("no names here") },
 	}
 	if os.Getenv("GOSSIP_DEBUG") != "" {
 		cfg.Logger = slog.New(slog.NewTextHandler(os.Stderr, &slog.HandlerOptions{Level: slog.LevelDebug})).With("node", n.id)
@@ -224,6 +233,11 @@ func (n *simNode) start() {
 	if err != nil {
 		s.t.Fatal(err)
 	}
+	c.OnChange(func() {
+		if f := n.watch.Load(); f != nil {
+			(*f)()
+		}
+	})
 	ctx, cancel := context.WithCancel(context.Background())
 	n.done, n.cancel = make(chan struct{}), cancel
 	n.stopped.Store(false)

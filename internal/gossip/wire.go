@@ -298,6 +298,7 @@ func decodeWord(b []byte) (spoken, error) {
 		case 3:
 			w.Seq = f.value
 		case 4:
+			w.State = node.Starting
 			if states := node.States(); f.value >= 1 && f.value <= uint64(len(states)) {
 				w.State = states[f.value-1]
 			}

@@ -33,6 +33,10 @@ func newRenewer(url string, i *Identity) (*renewer, error) {
 	return r, nil
 }
 
+// lookAgain is how long a wait may be before the clock is asked anew: a timer does not see that it was set, or that
+// the machine slept.
+const lookAgain = time.Hour
+
 // run waits and renews until ctx ends. A certificate that somebody else replaces moves the time.
 func (r *renewer) run(ctx context.Context) {
 	i := r.identity
@@ -40,7 +44,7 @@ func (r *renewer) run(ctx context.Context) {
 	due, leaf := r.due(), i.now.Load().chain[0]
 	failures := 0
 	for {
-		wait := time.NewTimer(time.Until(due))
+		wait := time.NewTimer(min(time.Until(due), lookAgain))
 		select {
 		case <-ctx.Done():
 			wait.Stop()
@@ -54,6 +58,9 @@ func (r *renewer) run(ctx context.Context) {
 			}
 			continue
 		case <-wait.C:
+		}
+		if time.Now().Round(0).Before(due) { // Round: by the wall clock, which may have been set meanwhile
+			continue
 		}
 		err := r.renew(ctx)
 		if ctx.Err() != nil {

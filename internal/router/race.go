@@ -239,13 +239,13 @@ func (c *race) settle(a *attempt, now time.Time) (embedding.Result, error, bool)
 	return embedding.Result{}, nil, false
 }
 
-// again asks another node for work that one may have begun, if the budget has room for it.
+// again asks another node for work that one may have begun, if nothing else runs or the budget has room for it.
 func (c *race) again(now time.Time) {
 	if c.spent+len(c.running) >= c.r.cfg.Attempts {
 		return
 	}
 	x := c.choose(now, c.untried)
-	if x != nil && c.afford(now) {
+	if x != nil && (len(c.running) == 0 || c.afford(now)) { // the only way on is no extra
 		c.start(kindRetry, x)
 	}
 }

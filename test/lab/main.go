@@ -55,9 +55,9 @@ func main() {
 	flag.StringVar(&o.engine, "engine", "fake", "fake, real or both")
 	flag.StringVar(&o.run, "run", "", "names of scenarios, with commas; all when empty")
 	flag.BoolVar(&o.ci, "ci", false, "only the scenarios that fit in four minutes")
-	flag.StringVar(&o.dir, "dir", "", "keep certificates, state and logs here; a directory that is removed when empty")
+	flag.StringVar(&o.dir, "dir", "", "keep certificates, state and logs in a new directory here; when empty, they are kept after a failure only")
 	flag.StringVar(&o.write, "write", "", "write the table between the markers of this file too")
-	flag.DurationVar(&o.partition, "partition", 90*time.Second, "length of the long partition; AKIDB_LAB_PARTITION changes the default")
+	flag.DurationVar(&o.partition, "partition", 90*time.Second, "length of the long partition; at most 20s with -ci")
 	flag.DurationVar(&o.rtt, "rtt", 80*time.Millisecond, "round trip between the first two regions")
 	flag.BoolVar(&o.list, "list", false, "list the scenarios and end")
 	flag.Parse()
@@ -83,10 +83,14 @@ func main() {
 func lab(ctx context.Context, o options) (err error) {
 	hurry()
 	keep := o.dir != ""
-	if !keep {
-		if o.dir, err = os.MkdirTemp("", "akidb-lab-"); err != nil {
-			return err
-		}
+	if keep {
+		err = os.MkdirAll(o.dir, 0o700)
+	}
+	if err == nil {
+		o.dir, err = os.MkdirTemp(o.dir, "akidb-lab-")
+	}
+	if err != nil {
+		return err
 	}
 	for _, path := range []*string{&o.bin, &o.tiny, &o.dir} {
 		if *path, err = filepath.Abs(*path); err != nil {
