@@ -11,6 +11,7 @@ import (
 	"net/http"
 	"os"
 	"os/exec"
+	"path/filepath"
 	"slices"
 	"strconv"
 	"strings"
@@ -109,14 +110,19 @@ func TestClients(t *testing.T) {
 // TestMemory: the memory does not follow the number of different shapes. AKIDB_E2E_SHAPES=10000 is the whole
 // measurement.
 func TestMemory(t *testing.T) {
-	shapes := 1500
+	shapes := 700
 	if v := os.Getenv("AKIDB_E2E_SHAPES"); v != "" {
 		var err error
 		if shapes, err = strconv.Atoi(v); err != nil {
 			t.Fatal(err)
 		}
 	}
-	n := start(t, t.TempDir())
+	dir := t.TempDir()
+	patient := configuration(t, dir, minilm(t, "")) + "api: {deadline: 60s}\n" // memory is measured here, not speed
+	if err := os.WriteFile(filepath.Join(dir, "akidbd.yaml"), []byte(patient), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	n := start(t, dir)
 	before := n.rss()
 	var next atomic.Int64
 	var wg sync.WaitGroup
