@@ -38,17 +38,17 @@ func TestFleet(t *testing.T) {
 				time.Sleep(5 * time.Millisecond)
 			}
 			met := within(t, 2*time.Minute, "all see all", allSee(nodes, size-1))
-			time.Sleep(30 * time.Second)
+			time.Sleep(15 * time.Second)
 			rate := func(d time.Duration) int64 {
 				before := s.bytes.Load()
 				time.Sleep(d)
 				return (s.bytes.Load() - before) / int64(size) / int64(d/time.Second)
 			}
-			idle := rate(30 * time.Second)
+			idle := rate(20 * time.Second)
 			for _, n := range nodes {
 				n.busy.Store(true)
 			}
-			busy := rate(30 * time.Second)
+			busy := rate(20 * time.Second)
 			for _, n := range nodes {
 				n.busy.Store(false)
 			}

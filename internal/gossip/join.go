@@ -8,6 +8,7 @@ import (
 	"net/netip"
 	"slices"
 	"strconv"
+	"strings"
 	"sync"
 	"time"
 
@@ -81,8 +82,8 @@ func (c *Cluster) keepJoined(ctx context.Context, list *memberlist.Memberlist, a
 		if n > 0 && before == 0 {
 			c.log.Info("this node met others", "members", n, "after", time.Since(start).Round(time.Millisecond))
 		}
-		if n == 0 && (len(c.seeds) > 0 || before > 0) && time.Since(start) > 10*time.Second && (warned.IsZero() || time.Since(warned) > warnInterval) {
-			c.log.Warn("this node meets no other", "seeds", len(c.seeds), "reason", j.reason())
+		if reason := j.reason(); n == 0 && reason != "" && time.Since(start) > 10*time.Second && (warned.IsZero() || time.Since(warned) > warnInterval) {
+			c.log.Warn("this node meets no other", "seeds", len(c.seeds), "reason", reason)
 			warned = time.Now()
 		}
 		before = n
@@ -185,6 +186,11 @@ func (j *joiner) lookForSeeds(ctx context.Context, alone bool) {
 	wg.Wait()
 	for i, s := range due {
 		sure := len(found[i]) > 0
+		if !sure {
+			j.mu.Lock()
+			j.lastErr = fmt.Errorf("seed %s has no address now", s.host)
+			j.mu.Unlock()
+		}
 		for addr := range found[i] {
 			if own[addr] || known[addr] || !alone && j.joinedSince(addr, lastLoss) {
 				continue
@@ -287,8 +293,12 @@ func (j *joiner) joinedSince(addr string, loss time.Time) bool {
 	return ok && at.After(loss) && time.Since(at) < 10*seedsRecheck
 }
 
-func (j *joiner) reason() error {
+// reason is why the last attempt failed, "" when nothing was attempted.
+func (j *joiner) reason() string {
 	j.mu.Lock()
 	defer j.mu.Unlock()
-	return j.lastErr
+	if j.lastErr == nil {
+		return ""
+	}
+	return strings.Join(strings.Fields(j.lastErr.Error()), " ") // memberlist writes lists on many lines
 }

@@ -1,7 +1,6 @@
 package gossip
 
 import (
-	"cmp"
 	"context"
 	"fmt"
 	"maps"
@@ -31,6 +30,7 @@ type table struct {
 
 	mu       sync.Mutex
 	members  map[node.ID]facts
+	order    []node.ID // of members, sorted
 	words    map[node.ID]*heard
 	lost     map[node.ID]*lost
 	lastLoss time.Time
@@ -98,6 +98,9 @@ func (t *table) join(id node.ID, f facts) {
 		}
 		delete(t.lost, id)
 	}
+	if i, found := slices.BinarySearch(t.order, id); !found {
+		t.order = slices.Insert(t.order, i, id)
+	}
 	t.members[id] = f
 	t.met, t.altered = true, true
 }
@@ -110,6 +113,9 @@ func (t *table) leave(id node.ID) {
 		return
 	}
 	delete(t.members, id)
+	if i, found := slices.BinarySearch(t.order, id); found {
+		t.order = slices.Delete(t.order, i, i+1)
+	}
 	now := time.Now()
 	h := t.words[id]
 	left := h != nil && h.word.State == node.Draining
@@ -229,7 +235,8 @@ func (t *table) snapshot() []node.Info {
 	defer t.mu.Unlock()
 	nodes := make([]node.Info, 0, len(t.members))
 	count := map[string]int{memberLost: len(t.lost)}
-	for id, f := range t.members {
+	for _, id := range t.order {
+		f := t.members[id]
 		n := node.Info{ID: id, Region: f.region, Zone: f.zone, Version: f.version, Addr: f.addr, Labels: f.labels}
 		state := memberUnheard
 		if h := t.words[id]; h != nil {
@@ -248,7 +255,6 @@ func (t *table) snapshot() []node.Info {
 	for state, gauge := range t.metrics.members {
 		gauge.Set(float64(count[state]))
 	}
-	slices.SortFunc(nodes, func(a, b node.Info) int { return cmp.Compare(a.ID, b.ID) })
 	return nodes
 }
 
@@ -272,7 +278,7 @@ func (c *Cluster) publish(ctx context.Context) {
 		nodes := c.table.snapshot()
 		c.nodes.Store(&nodes)
 		c.changed()
-		pause(ctx, max(10*time.Millisecond, time.Duration(len(nodes))*time.Millisecond/2))
+		pause(ctx, max(10*time.Millisecond, time.Duration(len(nodes))*time.Millisecond))
 	}
 }
 
