@@ -373,14 +373,3 @@ func bubble(t *testing.T, f func(t *testing.T, s *sim)) {
 		f(t, s)
 	})
 }
-
-func nodeID(r, i int) node.ID  { return node.ID(fmt.Sprintf("n%d-%d", r, i)) }
-func nodeRegion(r int) string  { return fmt.Sprintf("r%d", r) }
-func nodeAddr(r, i int) string { return fmt.Sprintf("10.%d.0.%d:7946", r, i+1) }
-func maxOf(d []time.Duration) string {
-	m, sum := time.Duration(0), time.Duration(0)
-	for _, x := range d {
-		m, sum = max(m, x), sum+x
-	}
-	return fmt.Sprint("mean ", (sum / time.Duration(len(d))).Round(time.Millisecond), " max ", m)
-}
