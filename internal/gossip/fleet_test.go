@@ -38,7 +38,7 @@ func TestFleet(t *testing.T) {
 				time.Sleep(5 * time.Millisecond)
 			}
 			met := within(t, 2*time.Minute, "all see all", allSee(nodes, size-1))
-			time.Sleep(15 * time.Second)
+			time.Sleep(15*time.Second + time.Duration(size)*75*time.Millisecond) // the news of the start die away
 			rate := func(d time.Duration) int64 {
 				before := s.bytes.Load()
 				time.Sleep(d)
