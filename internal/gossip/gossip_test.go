@@ -67,6 +67,9 @@ func TestJoinAndWords(t *testing.T) {
 // Who is dead is known within 2 s in the mean of any few deaths; when the survivors happen to probe the dead late,
 // one takes longer.
 func TestDeath(t *testing.T) {
+	if raceEnabled {
+		t.Skip("so many bubbles now and then crash the race detector's own runtime (Go 1.26)")
+	}
 	const runs = 8
 	var sum time.Duration
 	for range runs {
