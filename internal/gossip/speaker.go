@@ -27,7 +27,7 @@ type speaker struct {
 }
 
 const (
-	urgentMult  = 3 // times log10 of the fleet is how often each node sends an urgent word on
+	urgentMult  = 6 // times log10 of the fleet is how often each node sends an urgent word on; with 3, one change in 20 missed a node of 6
 	routineMult = 4 // is how often it does a routine one: about 98 of 100 get it
 	loadStep    = 0.1
 	delayStep   = 50 * time.Millisecond
