@@ -1,12 +1,15 @@
 package main
 
 import (
+	"context"
 	"fmt"
+	"io"
 
 	"connectrpc.com/connect"
 	"github.com/spf13/cobra"
 
 	adminv1 "github.com/akidb/akidbd/internal/gen/akidb/admin/v1"
+	"github.com/akidb/akidbd/internal/gen/akidb/admin/v1/adminv1connect"
 )
 
 func drainCommand() *cobra.Command {
@@ -18,27 +21,12 @@ func undrainCommand() *cobra.Command {
 }
 
 func setDrain(use, short string, drain bool) *cobra.Command {
-	var flags adminFlags
-	cmd := &cobra.Command{
-		Use:   use,
-		Short: short,
-		Args:  cobra.NoArgs,
-		RunE: func(cmd *cobra.Command, _ []string) error {
-			c, err := flags.dial(cmd)
-			if err != nil {
-				return err
-			}
-			res, err := c.SetDrain(cmd.Context(), connect.NewRequest(&adminv1.SetDrainRequest{Drain: drain}))
-			if err != nil {
-				return err
-			}
-			if flags.json {
-				return printJSON(cmd.OutOrStdout(), res.Msg)
-			}
-			_, err = fmt.Fprintf(cmd.OutOrStdout(), "the node is %s\n", res.Msg.State)
-			return err
+	return adminCommand(&cobra.Command{Use: use, Short: short, Args: cobra.NoArgs},
+		func(ctx context.Context, c adminv1connect.AdminServiceClient, _ []string) (*connect.Response[adminv1.SetDrainResponse], error) {
+			return c.SetDrain(ctx, connect.NewRequest(&adminv1.SetDrainRequest{Drain: drain}))
 		},
-	}
-	flags.add(cmd)
-	return cmd
+		func(w io.Writer, res *adminv1.SetDrainResponse) error {
+			_, err := fmt.Fprintf(w, "the node is %s\n", res.State)
+			return err
+		})
 }

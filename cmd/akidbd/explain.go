@@ -1,6 +1,7 @@
 package main
 
 import (
+	"context"
 	"fmt"
 	"io"
 	"text/tabwriter"
@@ -9,35 +10,21 @@ import (
 	"github.com/spf13/cobra"
 
 	adminv1 "github.com/akidb/akidbd/internal/gen/akidb/admin/v1"
+	"github.com/akidb/akidbd/internal/gen/akidb/admin/v1/adminv1connect"
 )
 
 func explainCommand() *cobra.Command {
-	var flags adminFlags
-	cmd := &cobra.Command{
+	return adminCommand(&cobra.Command{
 		Use:   "explain [MODEL]",
 		Short: "Show which nodes would be asked for a model now, and why not the others",
 		Args:  cobra.MaximumNArgs(1),
-		RunE: func(cmd *cobra.Command, args []string) error {
-			c, err := flags.dial(cmd)
-			if err != nil {
-				return err
-			}
-			req := &adminv1.ExplainRequest{}
-			if len(args) > 0 {
-				req.Model = args[0]
-			}
-			res, err := c.Explain(cmd.Context(), connect.NewRequest(req))
-			if err != nil {
-				return err
-			}
-			if flags.json {
-				return printJSON(cmd.OutOrStdout(), res.Msg)
-			}
-			return printExplanation(cmd.OutOrStdout(), res.Msg)
-		},
-	}
-	flags.add(cmd)
-	return cmd
+	}, func(ctx context.Context, c adminv1connect.AdminServiceClient, args []string) (*connect.Response[adminv1.ExplainResponse], error) {
+		req := &adminv1.ExplainRequest{}
+		if len(args) > 0 {
+			req.Model = args[0]
+		}
+		return c.Explain(ctx, connect.NewRequest(req))
+	}, printExplanation)
 }
 
 func printExplanation(w io.Writer, e *adminv1.ExplainResponse) error {

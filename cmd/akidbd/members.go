@@ -1,6 +1,7 @@
 package main
 
 import (
+	"context"
 	"fmt"
 	"io"
 	"strings"
@@ -12,56 +13,34 @@ import (
 	"google.golang.org/protobuf/types/known/durationpb"
 
 	adminv1 "github.com/akidb/akidbd/internal/gen/akidb/admin/v1"
+	"github.com/akidb/akidbd/internal/gen/akidb/admin/v1/adminv1connect"
 )
 
 func membersCommand() *cobra.Command {
-	var flags adminFlags
-	cmd := &cobra.Command{
-		Use:   "members",
-		Short: "List the nodes of the fleet as the running node sees them",
-		Args:  cobra.NoArgs,
-		RunE: func(cmd *cobra.Command, _ []string) error {
-			c, err := flags.dial(cmd)
-			if err != nil {
-				return err
-			}
-			res, err := c.ListMembers(cmd.Context(), connect.NewRequest(&adminv1.ListMembersRequest{}))
-			if err != nil {
-				return err
-			}
-			if flags.json {
-				return printJSON(cmd.OutOrStdout(), res.Msg)
-			}
-			if len(res.Msg.Members) == 0 {
-				_, err := fmt.Fprintln(cmd.OutOrStdout(), "a lone node: set pki.dir and gossip.seeds to join a fleet")
-				return err
-			}
-			return printMembers(cmd.OutOrStdout(), res.Msg.Members)
+	return adminCommand(&cobra.Command{Use: "members", Short: "List the nodes of the fleet as the running node sees them", Args: cobra.NoArgs},
+		func(ctx context.Context, c adminv1connect.AdminServiceClient, _ []string) (*connect.Response[adminv1.ListMembersResponse], error) {
+			return c.ListMembers(ctx, connect.NewRequest(&adminv1.ListMembersRequest{}))
 		},
-	}
-	flags.add(cmd)
-	return cmd
+		func(w io.Writer, res *adminv1.ListMembersResponse) error {
+			if len(res.Members) == 0 {
+				_, err := fmt.Fprintln(w, "a lone node: set pki.dir and gossip.seeds to join a fleet")
+				return err
+			}
+			return printMembers(w, res.Members)
+		})
 }
 
-// printMembers groups by region, which the members come sorted by, and keeps within 80 columns.
+// printMembers names each region once, for the members of one come together, and keeps within 80 columns.
 func printMembers(w io.Writer, members []*adminv1.Member) error {
-	var order []string
-	regions := map[string][]*adminv1.Member{}
-	for _, m := range members {
-		if regions[m.Region] == nil {
-			order = append(order, m.Region)
-		}
-		regions[m.Region] = append(regions[m.Region], m)
-	}
 	t := tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)
 	fmt.Fprintln(t, "REGION\tNODE\tSTATE\tLINK\tRTT\tLOAD\tWAIT\tMODELS")
-	for _, region := range order {
-		shown := region
-		for _, m := range regions[region] {
-			fmt.Fprintf(t, "%s\t%s\t%s\t%s\t%s\t%.0f%%\t%s\t%s\n", clip(shown, 14), clip(m.Node, 20), orDash(m.State), link(m),
-				millis(m.Rtt), 100*m.Load, millis(m.QueueDelay), modelNames(m.Models))
-			shown = ""
+	for i, m := range members {
+		region := clip(m.Region, 14)
+		if i > 0 && members[i-1].Region == m.Region {
+			region = ""
 		}
+		fmt.Fprintf(t, "%s\t%s\t%s\t%s\t%s\t%.0f%%\t%s\t%s\n", region, clip(m.Node, 20), orDash(m.State), link(m),
+			millis(m.Rtt), 100*m.Load, millis(m.QueueDelay), modelNames(m.Models))
 	}
 	return t.Flush()
 }

@@ -1,10 +1,14 @@
 package main
 
 import (
+	"context"
+	"io"
+
 	"connectrpc.com/connect"
 	"github.com/spf13/cobra"
 
 	adminv1 "github.com/akidb/akidbd/internal/gen/akidb/admin/v1"
+	"github.com/akidb/akidbd/internal/gen/akidb/admin/v1/adminv1connect"
 )
 
 func modelCommand() *cobra.Command {
@@ -14,26 +18,9 @@ func modelCommand() *cobra.Command {
 }
 
 func modelListCommand() *cobra.Command {
-	var flags adminFlags
-	cmd := &cobra.Command{
-		Use:   "list",
-		Short: "List the models of the running node",
-		Args:  cobra.NoArgs,
-		RunE: func(cmd *cobra.Command, _ []string) error {
-			c, err := flags.dial(cmd)
-			if err != nil {
-				return err
-			}
-			res, err := c.ListModels(cmd.Context(), connect.NewRequest(&adminv1.ListModelsRequest{}))
-			if err != nil {
-				return err
-			}
-			if flags.json {
-				return printJSON(cmd.OutOrStdout(), res.Msg)
-			}
-			return printModels(cmd.OutOrStdout(), res.Msg.Models)
+	return adminCommand(&cobra.Command{Use: "list", Short: "List the models of the running node", Args: cobra.NoArgs},
+		func(ctx context.Context, c adminv1connect.AdminServiceClient, _ []string) (*connect.Response[adminv1.ListModelsResponse], error) {
+			return c.ListModels(ctx, connect.NewRequest(&adminv1.ListModelsRequest{}))
 		},
-	}
-	flags.add(cmd)
-	return cmd
+		func(w io.Writer, res *adminv1.ListModelsResponse) error { return printModels(w, res.Models) })
 }

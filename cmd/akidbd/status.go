@@ -1,81 +1,25 @@
 package main
 
 import (
+	"context"
 	"fmt"
 	"io"
-	"os"
 	"strings"
 	"text/tabwriter"
 	"time"
 
 	"connectrpc.com/connect"
 	"github.com/spf13/cobra"
-	"google.golang.org/protobuf/encoding/protojson"
-	"google.golang.org/protobuf/proto"
 
-	"github.com/akidb/akidbd/internal/api/admin"
-	"github.com/akidb/akidbd/internal/config"
 	adminv1 "github.com/akidb/akidbd/internal/gen/akidb/admin/v1"
 	"github.com/akidb/akidbd/internal/gen/akidb/admin/v1/adminv1connect"
 )
 
-// adminFlags find the running daemon.
-type adminFlags struct {
-	socket string
-	json   bool
-}
-
-func (f *adminFlags) add(cmd *cobra.Command) {
-	cmd.Flags().StringVar(&f.socket, "socket", os.Getenv("AKIDB_ADMIN_SOCKET"), "admin socket of the daemon (default the running user's, then "+config.SystemAdminSocket+"; or $AKIDB_ADMIN_SOCKET)")
-	cmd.Flags().BoolVar(&f.json, "json", false, "print JSON")
-}
-
-func (f *adminFlags) dial(cmd *cobra.Command) (adminv1connect.AdminServiceClient, error) {
-	if f.socket != "" {
-		return admin.Dial(cmd.Context(), f.socket)
-	}
-	own := config.DefaultAdminSocket(os.Getenv, os.Getuid())
-	c, err := admin.Dial(cmd.Context(), own)
-	if err != nil && own != config.SystemAdminSocket {
-		if c, err2 := admin.Dial(cmd.Context(), config.SystemAdminSocket); err2 == nil {
-			return c, nil
-		}
-	}
-	return c, err
-}
-
 func statusCommand() *cobra.Command {
-	var flags adminFlags
-	cmd := &cobra.Command{
-		Use:   "status",
-		Short: "Show how the running node is",
-		Args:  cobra.NoArgs,
-		RunE: func(cmd *cobra.Command, _ []string) error {
-			c, err := flags.dial(cmd)
-			if err != nil {
-				return err
-			}
-			res, err := c.Status(cmd.Context(), connect.NewRequest(&adminv1.StatusRequest{}))
-			if err != nil {
-				return err
-			}
-			if flags.json {
-				return printJSON(cmd.OutOrStdout(), res.Msg)
-			}
-			return printStatus(cmd.OutOrStdout(), res.Msg)
-		},
-	}
-	flags.add(cmd)
-	return cmd
-}
-
-func printJSON(w io.Writer, msg proto.Message) error {
-	out, err := protojson.MarshalOptions{Multiline: true, Indent: "  ", EmitUnpopulated: true}.Marshal(msg)
-	if err != nil {
-		return err
-	}
-	_, err = fmt.Fprintf(w, "%s\n", out)
-	return err
+	return adminCommand(&cobra.Command{Use: "status", Short: "Show how the running node is", Args: cobra.NoArgs},
+		func(ctx context.Context, c adminv1connect.AdminServiceClient, _ []string) (*connect.Response[adminv1.StatusResponse], error) {
+			return c.Status(ctx, connect.NewRequest(&adminv1.StatusRequest{}))
+		}, printStatus)
 }
 
 func printStatus(w io.Writer, s *adminv1.StatusResponse) error {

@@ -160,8 +160,7 @@ func (a *surface) serveOpenAIModel(c *call, r *http.Request) {
 		if m.Model.Name != name && !slices.Contains(m.Aliases, name) {
 			continue
 		}
-		if digest != "" && (len(digest) < embedding.ShortDigestLen ||
-			!strings.HasPrefix(strings.TrimPrefix(m.Model.Digest, "sha256-"), digest)) {
+		if digest != "" && !m.Model.HasDigest(digest) {
 			continue
 		}
 		if m.State != embedding.ModelReady {

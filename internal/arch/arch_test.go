@@ -22,6 +22,7 @@ var arrows = map[string][]string{
 	"internal/embedding":                         {},
 	"internal/config":                            {},
 	"internal/telemetry":                         {},
+	"internal/atomicfile":                        {},
 	"internal/loadgen":                           {"internal/embedding"},
 	"conf":                                       {},
 	"internal/gen/akidb/v1":                      {},
@@ -39,15 +40,15 @@ var arrows = map[string][]string{
 
 	// floor 1: the engine, the store, the door
 	"internal/node":      {"internal/embedding"},
-	"internal/store":     {"internal/embedding"},
+	"internal/store":     {"internal/atomicfile", "internal/embedding"},
 	"internal/infer":     {"internal/embedding", "internal/tokenizer", "internal/infer/graph", "internal/infer/modeldir", "internal/infer/pooling"},
 	"internal/api":       {"internal/embedding", "internal/gen/akidb/v1", "internal/gen/akidb/v1/akidbv1connect"},
 	"internal/api/admin": {"internal/embedding", "internal/node", "internal/gen/akidb/admin/v1", "internal/gen/akidb/admin/v1/adminv1connect"},
 
 	// floor 2: who answers, and what computes
-	"internal/pki":               {"internal/node"},
-	"internal/peer":              {"internal/embedding", "internal/node", "internal/gen/akidb/peer/v1"},
-	"internal/gossip":            {"internal/embedding", "internal/node", "internal/gen/akidb/peer/v1"},
+	"internal/pki":               {"internal/atomicfile", "internal/node"},
+	"internal/peer":              {"internal/atomicfile", "internal/embedding", "internal/node", "internal/gen/akidb/peer/v1"},
+	"internal/gossip":            {"internal/atomicfile", "internal/embedding", "internal/node", "internal/gen/akidb/peer/v1"},
 	"internal/router":            {"internal/embedding", "internal/node"},
 	"internal/infer/worker":      {"internal/embedding", "internal/infer", "internal/infer/modeldir", "internal/infer/pooling"},
 	"internal/infer/ort":         {"internal/embedding", "internal/infer", "internal/infer/graph", "internal/infer/modeldir", "internal/infer/pooling"},
@@ -55,7 +56,7 @@ var arrows = map[string][]string{
 
 	// floor 3: the node
 	"internal/daemon": {
-		"internal/api", "internal/api/admin", "internal/config", "internal/embedding", "internal/infer", "internal/node",
+		"internal/api", "internal/api/admin", "internal/atomicfile", "internal/config", "internal/embedding", "internal/infer", "internal/node",
 		"internal/gossip", "internal/peer", "internal/pki", "internal/router", "internal/store", "internal/telemetry",
 	},
 

@@ -67,6 +67,7 @@ func answers(n node.Info) bool {
 	return n.Link.Up && n.Word.State == node.Ready && len(n.Word.Models) > 0
 }
 
+// merge puts what the links know over what gossip tells.
 func merge(told, linked []node.Info) []node.Info {
 	byID := make(map[node.ID]node.Info, len(told)+len(linked))
 	for _, n := range told {

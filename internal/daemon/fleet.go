@@ -36,7 +36,8 @@ func (d *Daemon) Members() []node.Info {
 // Explain says who would be asked for a model now.
 func (d *Daemon) Explain(model string) admin.Explanation {
 	e := d.router.Explain(model)
-	out := admin.Explanation{Model: short(e.Model)}
+	name, digest := embedding.SplitModel(e.Model)
+	out := admin.Explanation{Model: embedding.Model{Name: name, Digest: digest}.String()}
 	for _, c := range e.Candidates {
 		out.Candidates = append(out.Candidates, admin.Candidate{
 			Node: c.Node, Region: c.Region, Self: c.Local, Health: string(c.State),
@@ -56,15 +57,6 @@ func words(r router.Reason, detail string) string {
 		text += ": " + detail
 	}
 	return text
-}
-
-// short cuts the digest of name@digest.
-func short(model string) string {
-	name, digest, ok := strings.Cut(model, "@")
-	if !ok {
-		return model
-	}
-	return name + "@" + digest[:min(len(digest), 12)]
 }
 
 // checkFleet is the health of the way to other regions.

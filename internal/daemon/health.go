@@ -56,8 +56,8 @@ func (d *Daemon) Health() api.Health {
 	return h
 }
 
-// status: a node that still answers, be it through a peer, is at worst degraded, so that a load balancer which looks at /health keeps
-// it.
+// status: a node that still answers, be it through a peer, is at worst degraded, so that a load balancer which looks
+// at /health keeps it.
 func status(h api.Health, able bool) api.HealthStatus {
 	if !h.Live || !able {
 		return api.Unhealthy

@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"github.com/akidb/akidbd/internal/config"
+	"github.com/akidb/akidbd/internal/embedding"
 	"github.com/akidb/akidbd/internal/infer"
 	"github.com/akidb/akidbd/internal/node"
 )
@@ -96,8 +97,8 @@ func allSettings(cfg *config.Config) map[string]infer.Settings {
 
 func settings(cfg *config.Config, m config.Model) infer.Settings {
 	aliases := slices.Clone(m.Aliases)
-	if cfg.DefaultModel() == m.Name && m.Name != infer.DefaultModel && !slices.Contains(aliases, infer.DefaultModel) {
-		aliases = append(aliases, infer.DefaultModel)
+	if cfg.DefaultModel() == m.Name && m.Name != embedding.DefaultModel && !slices.Contains(aliases, embedding.DefaultModel) {
+		aliases = append(aliases, embedding.DefaultModel)
 	}
 	return infer.Settings{
 		Aliases: aliases, Pooling: m.Pooling, MaxTokens: m.MaxTokens, Normalize: m.Normalize, Truncate: m.Truncate,

@@ -13,6 +13,7 @@ import (
 	"sync"
 	"time"
 
+	"github.com/akidb/akidbd/internal/atomicfile"
 	"github.com/akidb/akidbd/internal/embedding"
 	"github.com/akidb/akidbd/internal/node"
 )
@@ -89,9 +90,5 @@ func nextEpoch(stateDir string, now time.Time) (uint64, error) {
 		return 0, err
 	}
 	next := max(last+1, uint64(max(0, now.Unix())))
-	temporary := path + ".new"
-	if err := os.WriteFile(temporary, fmt.Appendf(nil, "%d\n", next), 0o600); err != nil {
-		return 0, err
-	}
-	return next, os.Rename(temporary, path)
+	return next, atomicfile.Write(path, fmt.Appendf(nil, "%d\n", next), 0o600)
 }

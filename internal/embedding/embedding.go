@@ -18,6 +18,9 @@ type Model struct {
 	Precision string // "fp32", "fp16" or "int8"
 }
 
+// DefaultModel is what requests that name no model ask for: an alias of one model.
+const DefaultModel = "default"
+
 // ShortDigestLen is how many hex digits of a digest people are shown; a pinned digest may be as short.
 const ShortDigestLen = 12
 
@@ -29,16 +32,29 @@ func (m Model) String() string {
 	return m.Name + "@" + m.ShortDigest()
 }
 
+// HasDigest says whether m is the version that a client pinned: hex digits that its digest begins with, without
+// "sha256-", at least ShortDigestLen of them.
+func (m Model) HasDigest(pin string) bool {
+	return len(pin) >= ShortDigestLen && strings.HasPrefix(m.hexDigest(), pin)
+}
+
+// Pinned is the form that asks for this very version: name@digest, all hex digits.
+func (m Model) Pinned() string {
+	if m.Digest == "" {
+		return m.Name
+	}
+	return m.Name + "@" + m.hexDigest()
+}
+
+func (m Model) hexDigest() string { return strings.TrimPrefix(m.Digest, "sha256-") }
+
 // LogValue makes logs show the String form.
 func (m Model) LogValue() slog.Value { return slog.StringValue(m.String()) }
 
 // ShortDigest is the first 12 hex digits of the digest, without its "sha256-".
 func (m Model) ShortDigest() string {
-	d := strings.TrimPrefix(m.Digest, "sha256-")
-	if len(d) > ShortDigestLen {
-		d = d[:ShortDigestLen]
-	}
-	return d
+	d := m.hexDigest()
+	return d[:min(len(d), ShortDigestLen)]
 }
 
 // SplitModel splits what a client asked for, "name" or "name@digest", into its parts; digest is "" when the

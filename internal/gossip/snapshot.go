@@ -12,6 +12,7 @@ import (
 	"slices"
 	"time"
 
+	"github.com/akidb/akidbd/internal/atomicfile"
 	"github.com/akidb/akidbd/internal/node"
 )
 
@@ -96,7 +97,7 @@ func (c *Cluster) saveSnapshot() {
 	}
 	data, err := json.MarshalIndent(snapshotFile{Version: 1, Peers: peers}, "", " ")
 	if err == nil {
-		err = replaceFile(filepath.Join(c.cfg.StateDir, snapshotName), append(data, '\n'))
+		err = atomicfile.Write(filepath.Join(c.cfg.StateDir, snapshotName), append(data, '\n'), 0o600)
 	}
 	if err != nil {
 		c.log.Warn("the nodes met are not kept for the next start", "reason", err)
@@ -122,19 +123,4 @@ func (t *table) toSave() ([]snapshotPeer, bool) {
 	}
 	slices.SortFunc(peers, func(a, b snapshotPeer) int { return cmp.Or(cmp.Compare(a.Missed, b.Missed), cmp.Compare(a.ID, b.ID)) })
 	return peers[:min(len(peers), maxSnapshot)], true
-}
-
-// replaceFile writes a file so that a power cut leaves the old or the new one.
-func replaceFile(path string, data []byte) error {
-	temporary := path + ".new"
-	f, err := os.OpenFile(temporary, os.O_CREATE|os.O_TRUNC|os.O_WRONLY, 0o600)
-	if err != nil {
-		return err
-	}
-	_, err = f.Write(data)
-	err = errors.Join(err, f.Sync(), f.Close())
-	if err != nil {
-		return err
-	}
-	return os.Rename(temporary, path)
 }

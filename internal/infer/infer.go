@@ -8,6 +8,7 @@
 package infer
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"log/slog"
@@ -67,24 +68,17 @@ func (c *Config) setDefaults() error {
 	if c.Options.Threads <= 0 {
 		c.Options.Threads = runtime.GOMAXPROCS(0) // cgroup- and affinity-aware since Go 1.25
 	}
-	setDefault(&c.BatchTokens, 256)
-	setDefault(&c.QueueTokens, 65536)
-	setDefault(&c.Wide, WideAuto)
-	setDefault(&c.RunTimeout, 30*time.Second)
-	setDefault(&c.LoadTimeout, 10*time.Minute)
-	setDefault(&c.Linger, 10*time.Second)
-	setDefault(&c.Hold, 1500*time.Millisecond)
+	c.BatchTokens = cmp.Or(c.BatchTokens, 256)
+	c.QueueTokens = cmp.Or(c.QueueTokens, 65536)
+	c.Wide = cmp.Or(c.Wide, WideAuto)
+	c.RunTimeout = cmp.Or(c.RunTimeout, 30*time.Second)
+	c.LoadTimeout = cmp.Or(c.LoadTimeout, 10*time.Minute)
+	c.Linger = cmp.Or(c.Linger, 10*time.Second)
+	c.Hold = cmp.Or(c.Hold, 1500*time.Millisecond)
 	if c.Logger == nil {
 		c.Logger = slog.New(slog.DiscardHandler)
 	}
 	return nil
-}
-
-func setDefault[T comparable](v *T, def T) {
-	var zero T
-	if *v == zero {
-		*v = def
-	}
 }
 
 // Engine serves the models that were installed into it. It is safe for concurrent use.

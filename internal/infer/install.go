@@ -11,12 +11,7 @@ import (
 	"github.com/akidb/akidbd/internal/embedding"
 )
 
-const (
-	// DefaultModel is the name that requests without a model ask for: an alias of one model.
-	DefaultModel = "default"
-
-	goldenCosine = 0.999 // of golden.json; room for fp16 against the fp32 it was made with
-)
+const goldenCosine = 0.999 // of golden.json; room for fp16 against the fp32 it was made with
 
 // Announce makes a model known before it is installed, so that listings show it as loading and requests for it
 // are told so.

@@ -101,7 +101,7 @@ func (e *Engine) acquire(asked string) (*instance, error) {
 	defer e.mu.Unlock()
 	name, digest := embedding.SplitModel(asked)
 	if name == "" {
-		name = DefaultModel
+		name = embedding.DefaultModel
 	}
 	if to, ok := e.aliases[name]; ok {
 		name = to
@@ -135,12 +135,12 @@ func (e *Engine) pinned(en *entry, digest string) (*instance, error) {
 		return nil, &embedding.Error{Code: embedding.CodeInvalid, Param: "model", Message: fmt.Sprintf(
 			"digest %q has %d hex digits, give at least %d", digest, len(digest), embedding.ShortDigestLen)}
 	}
-	if in := en.current; in != nil && in.is(digest) {
+	if in := en.current; in != nil && in.artifact.Model.HasDigest(digest) {
 		return in, nil
 	}
 	for _, in := range e.instances {
 		lingers := !in.lost && !in.short && !in.retired.IsZero() && time.Since(in.retired) < e.cfg.Linger
-		if in.artifact.Model.Name == en.name && lingers && in.is(digest) {
+		if in.artifact.Model.Name == en.name && lingers && in.artifact.Model.HasDigest(digest) {
 			return in, nil
 		}
 	}
@@ -150,10 +150,6 @@ func (e *Engine) pinned(en *entry, digest string) (*instance, error) {
 	}
 	return nil, &embedding.Error{Code: embedding.CodeModelNotFound, Param: "model", Message: fmt.Sprintf(
 		"version %s of model %s is not served here, %s is", digest, en.name, have)}
-}
-
-func (in *instance) is(digest string) bool {
-	return strings.HasPrefix(in.artifact.Model.Digest, "sha256-"+digest)
 }
 
 func (e *Engine) release(in *instance) {

@@ -3,7 +3,7 @@
 package node
 
 import (
-	"strings"
+	"slices"
 	"time"
 
 	"github.com/akidb/akidbd/internal/embedding"
@@ -68,24 +68,15 @@ type Served struct {
 func (s Served) Answers(asked string) bool {
 	name, digest := embedding.SplitModel(asked)
 	if name == "" {
-		name = "default"
+		name = embedding.DefaultModel
 	}
-	if name != s.Name && !s.hasAlias(name) {
+	if name != s.Name && !slices.Contains(s.Aliases, name) {
 		return false
 	}
 	if digest == "" {
 		return s.Active
 	}
-	return len(digest) >= embedding.ShortDigestLen && strings.HasPrefix(strings.TrimPrefix(s.Digest, "sha256-"), digest)
-}
-
-func (s Served) hasAlias(name string) bool {
-	for _, a := range s.Aliases {
-		if a == name {
-			return true
-		}
-	}
-	return false
+	return s.HasDigest(digest)
 }
 
 // Link is the evidence that this node has of another one.

@@ -7,6 +7,7 @@
 package peer
 
 import (
+	"cmp"
 	"context"
 	"crypto/tls"
 	"crypto/x509"
@@ -80,27 +81,20 @@ func (c *Config) fill() error {
 	case c.Logger == nil || c.Registerer == nil:
 		return errors.New("peer: Config.Logger and Config.Registerer are required")
 	}
-	def(&c.Address, ":7946")
-	def(&c.MaxOwn, 64)
-	def(&c.MaxForeign, 8)
-	def(&c.ProbeInterval, 250*time.Millisecond)
-	def(&c.IdleTimeout, time.Second)
-	def(&c.Grace, 10*time.Second)
-	def(&c.MaxRequests, 1024)
-	def(&c.MaxRequestBytes, 32<<20)
-	def(&c.MaxInputs, 16384)
-	def(&c.MaxDeadline, time.Minute)
+	c.Address = cmp.Or(c.Address, ":7946")
+	c.MaxOwn = cmp.Or(c.MaxOwn, 64)
+	c.MaxForeign = cmp.Or(c.MaxForeign, 8)
+	c.ProbeInterval = cmp.Or(c.ProbeInterval, 250*time.Millisecond)
+	c.IdleTimeout = cmp.Or(c.IdleTimeout, time.Second)
+	c.Grace = cmp.Or(c.Grace, 10*time.Second)
+	c.MaxRequests = cmp.Or(c.MaxRequests, 1024)
+	c.MaxRequestBytes = cmp.Or(c.MaxRequestBytes, 32<<20)
+	c.MaxInputs = cmp.Or(c.MaxInputs, 16384)
+	c.MaxDeadline = cmp.Or(c.MaxDeadline, time.Minute)
 	if c.versions == nil {
 		c.versions = defaultVersions()
 	}
 	return nil
-}
-
-func def[T comparable](v *T, d T) {
-	var zero T
-	if *v == zero {
-		*v = d
-	}
 }
 
 // Links are the links of one node. New makes them, Run keeps them; the other methods may be called at any time

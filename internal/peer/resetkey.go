@@ -11,6 +11,8 @@ import (
 	"path/filepath"
 
 	"github.com/quic-go/quic-go"
+
+	"github.com/akidb/akidbd/internal/atomicfile"
 )
 
 const (
@@ -56,17 +58,8 @@ func loadSecret(dir string) ([]byte, error) {
 		return nil, fmt.Errorf("read the key of the links: %w", err)
 	}
 	secret = newSecret()
-	tmp, err := os.CreateTemp(dir, keyFile+".*") // 0600
-	if err != nil {
+	if err := atomicfile.Write(path, secret, 0o600); err != nil {
 		return nil, fmt.Errorf("keep the key of the links: %w", err)
-	}
-	_, err = tmp.Write(secret)
-	err = errors.Join(err, tmp.Sync(), tmp.Close())
-	if err == nil {
-		err = os.Rename(tmp.Name(), path)
-	}
-	if err != nil {
-		return nil, errors.Join(fmt.Errorf("keep the key of the links: %w", err), os.Remove(tmp.Name()))
 	}
 	return secret, nil
 }

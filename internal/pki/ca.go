@@ -18,6 +18,7 @@ import (
 	"path/filepath"
 	"time"
 
+	"github.com/akidb/akidbd/internal/atomicfile"
 	"github.com/akidb/akidbd/internal/node"
 )
 
@@ -96,10 +97,10 @@ func Init(dir, trustDomain string, life time.Duration) (*CA, error) {
 // createFile is writeFile for a file that must not be there; of two at once, one wins.
 func createFile(path string, data []byte, mode fs.FileMode) error {
 	temp := path + "." + rand.Text()
-	if err := writeFile(temp, data, mode); err != nil {
+	if err := atomicfile.Write(temp, data, mode); err != nil {
 		return err
 	}
-	return errors.Join(os.Link(temp, path), os.Remove(temp), syncDir(filepath.Dir(path)))
+	return errors.Join(os.Link(temp, path), os.Remove(temp), atomicfile.SyncDir(filepath.Dir(path)))
 }
 
 // LoadCA reads an authority that Init made.
@@ -244,14 +245,14 @@ func writeNode(dir string, key *ecdsa.PrivateKey, leaf *x509.Certificate, author
 		data []byte
 		mode fs.FileMode
 	}{{CAFile, authorities, 0o644}, {KeyFile, keyPEM, 0o600}, {CertFile, encodeCertificates(leaf), 0o644}} {
-		if err := writeFile(filepath.Join(into, f.name), f.data, f.mode); err != nil {
+		if err := atomicfile.Write(filepath.Join(into, f.name), f.data, f.mode); err != nil {
 			return err
 		}
 	}
 	if !isNew {
 		return nil
 	}
-	return errors.Join(os.Rename(into, dir), syncDir(filepath.Dir(dir)))
+	return errors.Join(os.Rename(into, dir), atomicfile.SyncDir(filepath.Dir(dir)))
 }
 
 // newSerial is positive and has at most 20 bytes, as RFC 5280 wants.

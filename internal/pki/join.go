@@ -18,6 +18,7 @@ import (
 	"path/filepath"
 	"time"
 
+	"github.com/akidb/akidbd/internal/atomicfile"
 	"github.com/akidb/akidbd/internal/node"
 )
 
@@ -106,17 +107,17 @@ func (m *material) renewed(out issued, now time.Time) (*material, error) {
 // writeRenewed replaces certificate and authorities such that whatever a fault leaves behind fits together.
 func writeRenewed(dir string, old, next *material) error {
 	if bytes.Equal(old.files[CAFile], next.files[CAFile]) {
-		return writeFile(filepath.Join(dir, CertFile), next.files[CertFile], 0o644)
+		return atomicfile.Write(filepath.Join(dir, CertFile), next.files[CertFile], 0o644)
 	}
 	both, err := Bundle(next.files[CAFile], old.files[CAFile])
 	if err != nil {
 		return err
 	}
-	if err := writeFile(filepath.Join(dir, CAFile), both, 0o644); err != nil {
+	if err := atomicfile.Write(filepath.Join(dir, CAFile), both, 0o644); err != nil {
 		return err
 	}
-	if err := writeFile(filepath.Join(dir, CertFile), next.files[CertFile], 0o644); err != nil {
+	if err := atomicfile.Write(filepath.Join(dir, CertFile), next.files[CertFile], 0o644); err != nil {
 		return err
 	}
-	return writeFile(filepath.Join(dir, CAFile), next.files[CAFile], 0o644)
+	return atomicfile.Write(filepath.Join(dir, CAFile), next.files[CAFile], 0o644)
 }

@@ -24,6 +24,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus/testutil"
 	"go.uber.org/goleak"
 
+	"github.com/akidb/akidbd/internal/atomicfile"
 	"github.com/akidb/akidbd/internal/node"
 )
 
@@ -124,7 +125,7 @@ func (r *rig) reloadOK(t *testing.T) {
 
 func put(t *testing.T, dir, name, text string) {
 	t.Helper()
-	if err := writeFile(filepath.Join(dir, name), []byte(text), 0o644); err != nil {
+	if err := atomicfile.Write(filepath.Join(dir, name), []byte(text), 0o644); err != nil {
 		t.Fatal(err)
 	}
 }

@@ -14,6 +14,8 @@ import (
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus/testutil"
+
+	"github.com/akidb/akidbd/internal/atomicfile"
 )
 
 // echo is a live connection between two nodes.
@@ -151,14 +153,14 @@ func TestReloadKeepsTheLastGood(t *testing.T) {
 		name, text string
 		spoil      func() error
 	}{
-		{"half a file", "node.pem", func() error { return writeFile(filepath.Join(dir, CertFile), files[CertFile][:100], 0o644) }},
+		{"half a file", "node.pem", func() error { return atomicfile.Write(filepath.Join(dir, CertFile), files[CertFile][:100], 0o644) }},
 		{"no key", "node-key.pem", func() error { return os.Remove(filepath.Join(dir, KeyFile)) }},
-		{"other key", "private key does not match", func() error { return writeFile(filepath.Join(dir, KeyFile), otherKey, 0o600) }},
-		{"other authority", "wrong_ca", func() error { return writeFile(filepath.Join(dir, CAFile), other.BundlePEM(), 0o644) }},
+		{"other key", "private key does not match", func() error { return atomicfile.Write(filepath.Join(dir, KeyFile), otherKey, 0o600) }},
+		{"other authority", "wrong_ca", func() error { return atomicfile.Write(filepath.Join(dir, CAFile), other.BundlePEM(), 0o644) }},
 		{"expired", "expired", func() error { return writeNode(dir, expiredKey, expired, ca.BundlePEM()) }},
 		{"other node", "restart it to change who it is", func() error { _, err := ca.Issue("b", "eu", dir, LeafLife); return err }},
 		{"other region", "restart it to change who it is", func() error { _, err := ca.Issue("a", "us", dir, LeafLife); return err }},
-		{"bad deny list", "deny.txt: line 1", func() error { return writeFile(filepath.Join(dir, DenyFile), []byte("a b"), 0o644) }},
+		{"bad deny list", "deny.txt: line 1", func() error { return atomicfile.Write(filepath.Join(dir, DenyFile), []byte("a b"), 0o644) }},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			if err := c.spoil(); err != nil {

@@ -12,6 +12,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/akidb/akidbd/internal/atomicfile"
 	"github.com/akidb/akidbd/internal/node"
 )
 
@@ -59,7 +60,7 @@ func (ca *CA) NewToken(id node.ID, region, address string, ttl time.Duration) (T
 	if err := forgetTokens(dir); err != nil {
 		return Token{}, err
 	}
-	return t, writeFile(filepath.Join(dir, t.ID()+tokenOpen), data, 0o600)
+	return t, atomicfile.Write(filepath.Join(dir, t.ID()+tokenOpen), data, 0o600)
 }
 
 // errToken is for the joining node; which part of a token is wrong is not told to who holds none.
@@ -116,7 +117,7 @@ func (ca *CA) useToken(id [tokenIDLen]byte) error {
 	if err != nil {
 		return err
 	}
-	return syncDir(dir)
+	return atomicfile.SyncDir(dir)
 }
 
 // forgetTokens removes those that ended long ago.

@@ -1,8 +1,6 @@
 package router
 
 import (
-	"strings"
-
 	"github.com/akidb/akidbd/internal/embedding"
 	"github.com/akidb/akidbd/internal/node"
 )
@@ -67,9 +65,5 @@ func newest(best *node.Served, models []node.Served, asked, gone string) *node.S
 }
 
 func pin(s *node.Served, by string) resolved {
-	m := resolved{Model: s.Model, ok: true, by: by, asked: s.Name}
-	if s.Digest != "" {
-		m.asked += "@" + strings.TrimPrefix(s.Digest, "sha256-")
-	}
-	return m
+	return resolved{Model: s.Model, ok: true, by: by, asked: s.Pinned()}
 }

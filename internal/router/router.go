@@ -5,6 +5,7 @@
 package router
 
 import (
+	"cmp"
 	"context"
 	"math/rand/v2"
 	"sync"
@@ -67,22 +68,16 @@ func (c *Config) setDefaults() {
 	if c.Random == nil {
 		c.Random = rand.Uint64
 	}
-	setDefault(&c.Attempts, 3)
-	setDefault(&c.TryTimeout, 2*time.Second)
-	setDefault(&c.Deadline, 10*time.Second)
-	setDefault(&c.TokenTime, time.Millisecond)
-	setDefault(&c.HedgeMin, 25*time.Millisecond)
-	setDefault(&c.HedgeMax, 250*time.Millisecond)
-	setDefault(&c.LoadMark, 0.7)
-	setDefault(&c.SpillAfter, 50*time.Millisecond)
-	setDefault(&c.Patience, 30*time.Second)
-	setDefault(&c.ShardTokens, 4096)
-}
-
-func setDefault[T int | float64 | time.Duration](v *T, to T) {
-	if *v == 0 {
-		*v = to
-	}
+	c.Attempts = cmp.Or(c.Attempts, 3)
+	c.TryTimeout = cmp.Or(c.TryTimeout, 2*time.Second)
+	c.Deadline = cmp.Or(c.Deadline, 10*time.Second)
+	c.TokenTime = cmp.Or(c.TokenTime, time.Millisecond)
+	c.HedgeMin = cmp.Or(c.HedgeMin, 25*time.Millisecond)
+	c.HedgeMax = cmp.Or(c.HedgeMax, 250*time.Millisecond)
+	c.LoadMark = cmp.Or(c.LoadMark, 0.7)
+	c.SpillAfter = cmp.Or(c.SpillAfter, 50*time.Millisecond)
+	c.Patience = cmp.Or(c.Patience, 30*time.Second)
+	c.ShardTokens = cmp.Or(c.ShardTokens, 4096)
 }
 
 // grown is a time limit that grows with the work.

@@ -13,6 +13,8 @@ import (
 	"path/filepath"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/akidb/akidbd/internal/atomicfile"
 )
 
 // chunk is how much is read and hashed at once, and how far a canceled import still goes.
@@ -169,7 +171,7 @@ func (c *copier) seal(m manifest) error {
 		return err
 	}
 	for _, dir := range append(c.dirs, ".") {
-		if err := syncDir(filepath.Join(c.dir, filepath.FromSlash(dir))); err != nil {
+		if err := atomicfile.SyncDir(filepath.Join(c.dir, filepath.FromSlash(dir))); err != nil {
 			return err
 		}
 	}

@@ -9,6 +9,8 @@ import (
 	"path/filepath"
 	"slices"
 	"time"
+
+	"github.com/akidb/akidbd/internal/atomicfile"
 )
 
 // Import copies the files of the model directory src that count (see served) into the store under name and
@@ -139,5 +141,5 @@ func (s *Store) place(ctx context.Context, dir, digest, made string) error {
 	if err := os.Rename(made, dir); err != nil {
 		return err
 	}
-	return errors.Join(syncDir(filepath.Dir(dir)), syncDir(s.dir))
+	return errors.Join(atomicfile.SyncDir(filepath.Dir(dir)), atomicfile.SyncDir(s.dir))
 }

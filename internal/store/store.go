@@ -28,6 +28,7 @@ import (
 	"sync"
 	"time"
 
+	"github.com/akidb/akidbd/internal/atomicfile"
 	"github.com/akidb/akidbd/internal/embedding"
 )
 
@@ -180,7 +181,7 @@ func (s *Store) discard(dir string) error {
 	if err := os.Rename(dir, filepath.Join(temp, "gone")); err != nil {
 		return errors.Join(err, os.Remove(temp))
 	}
-	if err := syncDir(filepath.Dir(dir)); err != nil {
+	if err := atomicfile.SyncDir(filepath.Dir(dir)); err != nil {
 		return err
 	}
 	return os.RemoveAll(temp)
@@ -203,12 +204,4 @@ func subdirectories(dir string, form *regexp.Regexp) ([]string, error) {
 	}
 	slices.Sort(out)
 	return out, nil
-}
-
-func syncDir(dir string) error {
-	d, err := os.Open(dir)
-	if err != nil {
-		return err
-	}
-	return errors.Join(d.Sync(), d.Close())
 }
