@@ -1,6 +1,7 @@
 package router
 
 import (
+	"slices"
 	"time"
 
 	"github.com/akidb/akidbd/internal/node"
@@ -26,11 +27,11 @@ func (r *Router) hedgeDelay(p *peer, tokens int, left time.Duration) time.Durati
 // that is waited for are nodes that were given up meanwhile, moving on is free and any node will do.
 func (c *race) late(now time.Time) {
 	c.hedge.Reset(c.delay)
-	if len(c.running) == 0 || c.spent+len(c.running) >= c.r.cfg.Attempts {
+	if len(c.running) == 0 || c.exhausted() {
 		return
 	}
 	if c.abandoned(now) {
-		c.launch(kindRetry, c.untried)
+		c.launch(kindRetry)
 		return
 	}
 	x := c.beside(now)
@@ -75,14 +76,9 @@ func suspect(list []candidate, a *attempt) bool {
 func (c *race) abandoned(now time.Time) bool {
 	f := c.r.nodes()
 	for _, a := range c.running {
-		link := node.Link{Up: true}
-		if !a.local {
-			link = node.Link{}
-			for i := range f.nodes {
-				if f.peers[i] == a.peer {
-					link = f.nodes[i].Link
-				}
-			}
+		link := node.Link{Up: a.local}
+		if i := slices.Index(f.peers, a.peer); i >= 0 {
+			link = f.nodes[i].Link
 		}
 		if s := a.peer.health.condition(now, link).state; s != StateDown && s != StateEjected || s == a.cond.state {
 			return false
@@ -93,8 +89,7 @@ func (c *race) abandoned(now time.Time) bool {
 
 // plainlyLocal is this node when it so clearly comes first that no other needs to be looked at; else nil.
 func (r *Router) plainlyLocal(now time.Time, a ask) *candidate {
-	self := r.cfg.Self
-	self.Word, self.Link = r.cfg.Word(), node.Link{Up: true}
+	self := r.self()
 	w := &self.Word
 	if !a.model.ok || w.State != node.Ready || w.Load >= r.cfg.LoadMark || w.QueueDelay > min(r.cfg.SpillAfter, a.left) || !a.serves(w) {
 		return nil

@@ -49,11 +49,8 @@ type attempt struct {
 	err   *embedding.Error
 }
 
-func (r *Router) newRace(ctx context.Context, req embedding.Request, asked string, a ask) *race {
-	if a.tokens == 0 {
-		a.tokens = estimate(req.Inputs)
-	}
-	c := &race{r: r, asked: asked, req: req, ask: a, first: kindFirst, results: make(chan *attempt, r.cfg.Attempts)}
+func (r *Router) newRace(ctx context.Context, req embedding.Request, a ask) *race {
+	c := &race{r: r, asked: req.Model, req: req, ask: a, first: kindFirst, results: make(chan *attempt, r.cfg.Attempts)}
 	c.until = time.Now().Add(r.cfg.grown(r.cfg.Deadline, a.tokens))
 	if d, ok := ctx.Deadline(); ok && d.Before(c.until) {
 		c.until = d
@@ -77,12 +74,12 @@ func (c *race) resume(e *embedding.Error) (embedding.Result, error) {
 // run asks the first node and goes on until an answer, a final error or the deadline.
 func (c *race) run() (embedding.Result, error) {
 	c.r.budget.earn(time.Now())
-	if !c.launch(c.first, c.untried) {
+	if !c.launch(c.first) {
 		if c.ask.exact {
 			return embedding.Result{}, embedding.Errorf(embedding.CodeModelNotFound, "no node serves model %s (%s) any more", c.ask.model, c.ask.model.Precision)
 		}
 		c.ask.model, c.req.Model = resolved{}, c.asked // who served it is gone: the local engine says so best
-		c.launch(c.first, c.untried)
+		c.launch(c.first)
 	}
 	return c.loop()
 }
@@ -110,7 +107,7 @@ func (c *race) loop() (embedding.Result, error) {
 		case <-wake:
 			wake, c.tried = nil, c.tried[:0]
 			c.pinLate()
-			c.launch(kindRetry, c.untried)
+			c.launch(kindRetry)
 		case <-c.ctx.Done():
 			return embedding.Result{}, c.expired(time.Now())
 		}
@@ -132,11 +129,11 @@ func (c *race) untried(x *candidate) bool {
 }
 
 // launch makes an attempt at the best node that may be asked, or says that there is none.
-func (c *race) launch(kind string, may func(*candidate) bool) bool {
-	if c.spent+len(c.running) >= c.r.cfg.Attempts {
+func (c *race) launch(kind string) bool {
+	if c.exhausted() {
 		return false
 	}
-	x := c.choose(time.Now(), may)
+	x := c.choose(time.Now())
 	if x == nil {
 		return false
 	}
@@ -144,22 +141,25 @@ func (c *race) launch(kind string, may func(*candidate) bool) bool {
 	return true
 }
 
-func (c *race) choose(now time.Time, may func(*candidate) bool) *candidate {
+// exhausted says whether as many nodes have, or have had and failed, the work as may.
+func (c *race) exhausted() bool { return c.spent+len(c.running) >= c.r.cfg.Attempts }
+
+func (c *race) choose(now time.Time) *candidate {
 	c.ask.left = c.until.Sub(now)
 	if len(c.tried) == 0 && c.prefer == nil {
-		if x := c.r.plainlyLocal(now, c.ask); x != nil && may(x) {
+		if x := c.r.plainlyLocal(now, c.ask); x != nil && c.untried(x) {
 			return x
 		}
 	}
 	list := c.r.candidates(now, c.ask, nil)
 	if c.prefer != nil {
 		for i := range list {
-			if x := &list[i]; x.peer == c.prefer && x.good(c.r.cfg.LoadMark) && may(x) {
+			if x := &list[i]; x.peer == c.prefer && x.good(c.r.cfg.LoadMark) && c.untried(x) {
 				return x
 			}
 		}
 	}
-	return pick(list, c.r.dice, may)
+	return pick(list, c.r.dice, c.untried)
 }
 
 func (c *race) start(kind string, x *candidate) {
@@ -215,13 +215,13 @@ func (c *race) settle(a *attempt, now time.Time) (embedding.Result, error, bool)
 		h.answered(now)
 		return embedding.Result{}, e, true
 	case embedding.CodeModelNotFound:
-		c.launch(kindRetry, c.untried)
+		c.launch(kindRetry)
 	case embedding.CodeOverloaded:
 		if !a.local { // room here may be back the next moment, and asking costs nothing
 			h.refused(now)
 		}
 		c.full = true
-		c.launch(kindRetry, c.untried)
+		c.launch(kindRetry)
 	case embedding.CodeInternal:
 		c.spent++
 		if c.blamed = append(c.blamed, a.peer); len(c.blamed) > 1 {
@@ -234,17 +234,17 @@ func (c *race) settle(a *attempt, now time.Time) (embedding.Result, error, bool)
 		c.again(now)
 	default: // unavailable: the node, its engine or the way to it
 		c.failed(a, now)
-		c.launch(kindRetry, c.untried)
+		c.launch(kindRetry)
 	}
 	return embedding.Result{}, nil, false
 }
 
 // again asks another node for work that one may have begun, if nothing else runs or the budget has room for it.
 func (c *race) again(now time.Time) {
-	if c.spent+len(c.running) >= c.r.cfg.Attempts {
+	if c.exhausted() {
 		return
 	}
-	x := c.choose(now, c.untried)
+	x := c.choose(now)
 	if x != nil && (len(c.running) == 0 || c.afford(now)) { // the only way on is no extra
 		c.start(kindRetry, x)
 	}
@@ -335,7 +335,7 @@ func (c *race) expired(now time.Time) *embedding.Error {
 // rest begins a pause before another round, nil when there is nothing to wait for: only nodes that were unavailable
 // may be back soon.
 func (c *race) rest(now time.Time) <-chan time.Time {
-	if c.err.Code != embedding.CodeUnavailable || c.spent >= c.r.cfg.Attempts {
+	if c.err.Code != embedding.CodeUnavailable || c.exhausted() {
 		return nil
 	}
 	if c.onlyHere(now) && (c.r.cfg.Word().State == node.Draining || !c.r.here.health.expected(now, c.r.cfg.Patience)) {

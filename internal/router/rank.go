@@ -72,7 +72,11 @@ func (c *candidate) place() int { return c.reason.place()*16 + c.ring }
 
 // good says whether c may be given work that it need not be given: a hedge, a part.
 func (c *candidate) good(mark float64) bool {
-	return c.reason.place() <= ReasonFar.place() && c.info.Word.Load < mark
+	switch c.reason {
+	case ReasonSpill, ReasonLocal, ReasonRegion, ReasonFar:
+		return c.info.Word.Load < mark
+	}
+	return false
 }
 
 // Excluded is a node that is not asked.
@@ -82,10 +86,16 @@ type Excluded struct {
 	Reason Reason
 }
 
-// candidates judges every node for the request. Why a node is left out goes to out when it is not nil.
-func (r *Router) candidates(now time.Time, a ask, out *[]Excluded) []candidate {
+// self is this node now.
+func (r *Router) self() node.Info {
 	self := r.cfg.Self
 	self.Word, self.Link = r.cfg.Word(), node.Link{Up: true}
+	return self
+}
+
+// candidates judges every node for the request. Why a node is left out goes to out when it is not nil.
+func (r *Router) candidates(now time.Time, a ask, out *[]Excluded) []candidate {
+	self := r.self()
 	if !a.model.ok {
 		return []candidate{r.judge(now, a, &self, r.here, &self)}
 	}
@@ -197,18 +207,16 @@ func spare(list []candidate, self *node.Info) {
 // drawn as often as its weight says. nil when there is none.
 func pick(list []candidate, d dice, may func(*candidate) bool) *candidate {
 	var group []*candidate
+	first := 0 // the place of the group
 	for i := range list {
 		c := &list[i]
 		if !may(c) {
 			continue
 		}
-		if len(group) > 0 {
-			if c.place() > group[0].place() {
-				continue
-			}
-			if c.place() < group[0].place() {
-				group = group[:0]
-			}
+		if at := c.place(); len(group) == 0 || at < first {
+			first, group = at, group[:0]
+		} else if at > first {
+			continue
 		}
 		group = append(group, c)
 	}

@@ -155,7 +155,7 @@ func (r *Router) alone(ctx context.Context, req embedding.Request) (embedding.Re
 	if e.Code != embedding.CodeUnavailable || bounded.Err() != nil {
 		return embedding.Result{}, e
 	}
-	c := r.newRace(bounded, req, req.Model, ask{})
+	c := r.newRace(bounded, req, ask{tokens: estimate(req.Inputs)})
 	defer c.end()
 	return c.resume(e)
 }
@@ -190,7 +190,7 @@ func (r *Router) ask(ctx context.Context, req embedding.Request, a ask) (embeddi
 			return res, err
 		}
 	}
-	c := r.newRace(ctx, req, req.Model, a)
+	c := r.newRace(ctx, req, a)
 	defer c.end()
 	return c.run()
 }

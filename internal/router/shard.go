@@ -90,19 +90,22 @@ type works struct {
 func (w *works) work(ctx context.Context, at *candidate) {
 	for {
 		i := int(w.next.Add(1)) - 1
-		if i >= len(w.shards) || ctx.Err() != nil {
-			w.fail(ctx, i)
+		if i >= len(w.shards) {
+			return
+		}
+		if ctx.Err() != nil {
+			w.fail(embedding.AsError(context.Cause(ctx)))
 			return
 		}
 		s := w.shards[i]
 		req, a := w.req, w.ask
 		req.Inputs, a.tokens = w.req.Inputs[s.from:s.to], s.tokens
-		c := w.r.newRace(ctx, req, a.model.asked, a)
+		c := w.r.newRace(ctx, req, a)
 		c.first, c.prefer = kindShard, at.peer
 		res, err := c.run()
 		c.end()
 		if err != nil {
-			w.once.Do(func() { w.err = where(embedding.AsError(err), s, len(w.req.Inputs)) })
+			w.fail(where(embedding.AsError(err), s, len(w.req.Inputs)))
 			w.cancel()
 			return
 		}
@@ -116,11 +119,9 @@ func (w *works) work(ctx context.Context, at *candidate) {
 	}
 }
 
-// fail notes that parts from i on were not done because the time was over.
-func (w *works) fail(ctx context.Context, i int) {
-	if i < len(w.shards) {
-		w.once.Do(func() { w.err = embedding.AsError(context.Cause(ctx)) })
-	}
+// fail keeps the first error.
+func (w *works) fail(err error) {
+	w.once.Do(func() { w.err = err })
 }
 
 // where adds to what a node said of an input, which it counts from the first of its part, which part that was.
