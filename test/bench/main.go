@@ -10,6 +10,7 @@ import (
 	"io"
 	"log/slog"
 	"os"
+	"slices"
 	"strings"
 	"time"
 
@@ -45,15 +46,6 @@ type options struct {
 	parts          []string
 }
 
-func (o options) wants(part string) bool {
-	for _, p := range o.parts {
-		if p == part {
-			return true
-		}
-	}
-	return false
-}
-
 func run(ctx context.Context, o options) error {
 	log := slog.New(slog.NewTextHandler(io.Discard, nil))
 	path, err := ort.FindLibrary(o.library)
@@ -76,7 +68,7 @@ func run(ctx context.Context, o options) error {
 	}{
 		{"ceiling", b.shapes}, {"full", b.full}, {"lone", b.lone}, {"open", b.open}, {"isolation", b.isolation},
 	} {
-		if o.wants(part.name) {
+		if slices.Contains(o.parts, part.name) {
 			if err := part.run(ctx); err != nil {
 				return fmt.Errorf("%s: %w", part.name, err)
 			}

@@ -110,13 +110,7 @@ func TestClients(t *testing.T) {
 // TestMemory: the memory does not follow the number of different shapes. AKIDB_E2E_SHAPES=10000 is the whole
 // measurement.
 func TestMemory(t *testing.T) {
-	shapes := 700
-	if v := os.Getenv("AKIDB_E2E_SHAPES"); v != "" {
-		var err error
-		if shapes, err = strconv.Atoi(v); err != nil {
-			t.Fatal(err)
-		}
-	}
+	shapes := times(t, "AKIDB_E2E_SHAPES", 700)
 	dir := t.TempDir()
 	patient := configuration(t, dir, minilm(t, "")) + "api: {deadline: 60s}\n" // memory is measured here, not speed
 	if err := os.WriteFile(filepath.Join(dir, "akidbd.yaml"), []byte(patient), 0o600); err != nil {
@@ -142,9 +136,10 @@ func TestMemory(t *testing.T) {
 		})
 	}
 	wg.Wait()
-	t.Logf("RESULT RSS %.0f MB after the start, %.0f MB after %d requests of random shapes by 32 clients", before, n.rss(), shapes)
-	if n.rss() > 280 {
-		t.Errorf("RSS is %.0f MB, at most 280", n.rss())
+	after := n.rss()
+	t.Logf("RESULT RSS %.0f MB after the start, %.0f MB after %d requests of random shapes by 32 clients", before, after, shapes)
+	if after > 280 {
+		t.Errorf("RSS is %.0f MB, at most 280", after)
 	}
 }
 

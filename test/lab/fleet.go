@@ -10,6 +10,7 @@ import (
 	"net/http"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"syscall"
 	"time"
@@ -87,13 +88,15 @@ func newFleet(o options, files *fleetFiles, e engine, s scenario, lack []string,
 		Timeout:   15 * time.Second,
 	}
 	for _, p := range at {
-		f.nodes = append(f.nodes, &node{
+		n := &node{
 			place: p, host: network.Host(p.name), home: files.home(p.name), engine: e,
 			log: filepath.Join(files.home(p.name), run+".log"),
-		})
+		}
+		n.admin = n.newAdmin()
+		f.nodes = append(f.nodes, n)
 	}
 	for _, n := range f.nodes {
-		if err := f.configure(n, !contains(lack, n.name), s.drainDelay); err != nil {
+		if err := f.configure(n, !slices.Contains(lack, n.name), s.drainDelay); err != nil {
 			return f, err
 		}
 		if err := n.start(); err != nil {
@@ -124,15 +127,6 @@ func (f *fleet) keepMetrics(ctx context.Context) {
 			_ = os.WriteFile(strings.TrimSuffix(n.log, ".log")+".metrics", data, 0o600)
 		}
 	}
-}
-
-func contains(list []string, s string) bool {
-	for _, l := range list {
-		if l == s {
-			return true
-		}
-	}
-	return false
 }
 
 func (f *fleet) node(name string) *node {

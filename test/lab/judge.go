@@ -109,7 +109,7 @@ func (r *runner) judge(s scenario, res *result, ended time.Time) {
 			res.problem("no victim had a request in flight at the fault")
 		}
 		recent := r.client.during(ended.Add(-2*time.Second), ended)
-		served := share(recent, func(q request) bool { return contains(s.back, q.node) })
+		served := share(recent, func(q request) bool { return slices.Contains(s.back, q.node) })
 		if len(s.back) > 0 && served == 0 {
 			res.problem("%v answered nothing in the last 2 s, although they are back", s.back)
 		}

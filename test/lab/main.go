@@ -16,6 +16,7 @@ import (
 	"os"
 	"os/signal"
 	"path/filepath"
+	"slices"
 	"strings"
 	"syscall"
 	"time"
@@ -145,16 +146,11 @@ func lab(ctx context.Context, o options) (err error) {
 }
 
 func wanted(s scenario, o options, e engine) bool {
-	if o.run != "" {
-		for name := range strings.SplitSeq(o.run, ",") {
-			if name == s.name {
-				return !s.fakeOnly || e.name == engineFake
-			}
-		}
-		return false
-	}
 	if s.fakeOnly && e.name != engineFake {
 		return false
+	}
+	if o.run != "" {
+		return slices.Contains(strings.Split(o.run, ","), s.name)
 	}
 	return !o.ci || s.ci == e.name || s.ci == "both"
 }

@@ -119,13 +119,15 @@ func (n *node) stop(limit time.Duration) error {
 	}
 }
 
-// call asks the admin service; unix sockets do not care about network namespaces.
+// newAdmin is a client of the node's admin service; unix sockets do not care about network namespaces.
+func (n *node) newAdmin() *http.Client {
+	return &http.Client{Transport: &http.Transport{DisableKeepAlives: true, DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
+		return new(net.Dialer).DialContext(ctx, "unix", n.socket())
+	}}}
+}
+
+// call asks the admin service.
 func (n *node) call(ctx context.Context, method string, into any) error {
-	if n.admin == nil {
-		n.admin = &http.Client{Transport: &http.Transport{DisableKeepAlives: true, DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
-			return new(net.Dialer).DialContext(ctx, "unix", n.socket())
-		}}}
-	}
 	req, err := http.NewRequestWithContext(ctx, http.MethodPost, "http://akidbd/akidb.admin.v1.AdminService/"+method, strings.NewReader("{}"))
 	if err != nil {
 		return err
@@ -148,9 +150,8 @@ func (n *node) call(ctx context.Context, method string, into any) error {
 
 // member is a node as another one sees it.
 type member struct {
-	Node, Region, State, Link, LinkCause string
-	Self                                 bool
-	Models                               []struct{ Name string }
+	Node, Link, LinkCause string
+	Self                  bool
 }
 
 // members asks for the fleet as this node sees it.

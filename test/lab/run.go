@@ -6,6 +6,7 @@ import (
 	"context"
 	"fmt"
 	"os"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -36,7 +37,6 @@ type runner struct {
 	fleet     *fleet
 	client    *client
 	faultAt   time.Time
-	healAt    time.Time
 	detection atomic.Int64 // a time.Duration
 	rejoin    atomic.Int64 // a time.Duration
 	busy      int          // requests on the busiest victim right before the fault
@@ -101,7 +101,7 @@ func (r *runner) run(ctx context.Context, s scenario, forwarded bool) (res resul
 		res.problem("%v", err)
 	}
 	for _, n := range f.nodes {
-		if contains(s.loud, n.name) {
+		if slices.Contains(s.loud, n.name) {
 			continue
 		}
 		for _, c := range n.complaints(sizes[n.name]) {
@@ -211,12 +211,12 @@ func (r *runner) timeline(ctx context.Context, s scenario) error {
 			return ctx.Err()
 		}
 	}
-	r.healAt = time.Now()
+	healAt := time.Now()
 	if err := s.heal(ctx, r.fleet); err != nil {
 		return fmt.Errorf("the end of the fault: %w", err)
 	}
 	if len(s.back) > 0 {
-		r.watching.Go(func() { r.rejoin.Store(r.watch(watch, s.asked[0], s.back, r.healAt, true)) })
+		r.watching.Go(func() { r.rejoin.Store(r.watch(watch, s.asked[0], s.back, healAt, true)) })
 	}
 	if !pause(ctx, slow(s.after)) {
 		return ctx.Err()

@@ -23,8 +23,8 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// MaxHosts is how many hosts one network takes.
-const MaxHosts = 200
+// maxHosts is how many hosts one network takes.
+const maxHosts = 200
 
 // Place is a host to be made.
 type Place struct{ Name, Region string }
@@ -50,8 +50,6 @@ type Net struct {
 	writers sync.WaitGroup
 	done    chan struct{}
 	close   sync.Once
-
-	forwarded, dropped atomic.Int64
 }
 
 // Available says why netlab cannot work here, nil when it can.
@@ -69,8 +67,8 @@ func Available() error {
 // New makes the hosts and the switch between them. base is how their paths are until they are changed; nil is a
 // perfect network.
 func New(places []Place, base func(from, to *Host) Path) (*Net, error) {
-	if len(places) < 1 || len(places) > MaxHosts {
-		return nil, fmt.Errorf("%d hosts, 1 to %d can be made", len(places), MaxHosts)
+	if len(places) < 1 || len(places) > maxHosts {
+		return nil, fmt.Errorf("%d hosts, 1 to %d can be made", len(places), maxHosts)
 	}
 	if err := Available(); err != nil {
 		return nil, err
@@ -119,9 +117,6 @@ func (n *Net) Close() {
 	})
 }
 
-// Hosts are the hosts in the order they were given.
-func (n *Net) Hosts() []*Host { return n.hosts }
-
 // Host is the host with that name, nil when there is none.
 func (n *Net) Host(name string) *Host {
 	for _, h := range n.hosts {
@@ -162,9 +157,6 @@ func (n *Net) Reset() {
 	defer n.mu.Unlock()
 	n.paths.Store(&paths)
 }
-
-// Packets says how many packets were carried and how many were dropped, as told or for want of room.
-func (n *Net) Packets() (forwarded, dropped int64) { return n.forwarded.Load(), n.dropped.Load() }
 
 // spawner is the one thread that starts processes. It lives as long as the network: the kernel kills the
 // processes with the thread that started them, also when this process is killed.
