@@ -21,6 +21,7 @@ import (
 	"go.uber.org/goleak"
 
 	"github.com/akidb/akidbd/internal/embedding"
+	"github.com/akidb/akidbd/internal/testlog"
 )
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
@@ -201,12 +202,12 @@ type door struct {
 	fake *fakeEmbedder
 	node *fakeNode
 	reg  *prometheus.Registry
-	log  *logBuffer
+	log  *testlog.Buffer
 }
 
 func newDoor(t testing.TB, cfg Config) *door {
 	t.Helper()
-	d := &door{t: t, fake: newFake(t), node: newFakeNode(), reg: prometheus.NewRegistry(), log: &logBuffer{}}
+	d := &door{t: t, fake: newFake(t), node: newFakeNode(), reg: prometheus.NewRegistry(), log: &testlog.Buffer{}}
 	cfg.NodeName, cfg.Region = "n1", "eu-central-1"
 	cfg.Registerer, cfg.Gatherer = d.reg, d.reg
 	cfg.Logger = slog.New(slog.NewJSONHandler(d.log, &slog.HandlerOptions{Level: slog.LevelDebug}))
@@ -255,23 +256,6 @@ func (d *door) metric(name string, labels ...string) float64 {
 	}
 	d.t.Errorf("there is no metric %s%v", name, labels)
 	return math.NaN()
-}
-
-type logBuffer struct {
-	mu  sync.Mutex
-	buf bytes.Buffer
-}
-
-func (b *logBuffer) Write(p []byte) (int, error) {
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	return b.buf.Write(p)
-}
-
-func (b *logBuffer) String() string {
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	return b.buf.String()
 }
 
 func decodeJSON[T any](t testing.TB, body []byte) T {

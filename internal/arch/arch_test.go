@@ -23,6 +23,7 @@ var arrows = map[string][]string{
 	"internal/config":                            {},
 	"internal/telemetry":                         {},
 	"internal/atomicfile":                        {},
+	"internal/testlog":                           {},
 	"internal/loadgen":                           {"internal/embedding"},
 	"conf":                                       {},
 	"internal/gen/akidb/v1":                      {},
@@ -84,7 +85,7 @@ var arrows = map[string][]string{
 }
 
 // testArrows is what any test may import besides.
-var testArrows = []string{"internal/embedding", "internal/infer/testmodels", "internal/infer/testmodels/reference", "internal/infer/backendtest", "internal/infer/modeldir", "internal/infer/pooling"}
+var testArrows = []string{"internal/testlog", "internal/embedding", "internal/infer/testmodels", "internal/infer/testmodels/reference", "internal/infer/backendtest", "internal/infer/modeldir", "internal/infer/pooling"}
 
 // owners says which packages may import a dependency that reaches outside the process. Keys are prefixes.
 var owners = map[string][]string{

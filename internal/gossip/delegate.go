@@ -60,7 +60,7 @@ func (d *delegate) MergeRemoteState(b []byte, _ bool) {
 
 // NotifyAlive refuses what cannot be a node of this fleet.
 func (d *delegate) NotifyAlive(n *memberlist.Node) error {
-	if !validID(n.Name) {
+	if !node.ID(n.Name).Valid() {
 		return fmt.Errorf("the name %.80q cannot be a node's", n.Name)
 	}
 	if n.Port != placeholderPort || n.Addr.String() != placeholderHost {
@@ -80,8 +80,7 @@ func (d *delegate) NotifyAlive(n *memberlist.Node) error {
 // checkClone notices another machine of this node's name. What an earlier process of this node said has a lower
 // epoch.
 func (c *Cluster) checkClone(meta []byte, f facts) {
-	own, err := decodeMeta(c.meta)
-	if err != nil || bytes.Equal(meta, c.meta) || f.epoch < own.epoch {
+	if bytes.Equal(meta, c.meta) || f.epoch < c.epoch {
 		return
 	}
 	c.metrics.clones.Inc()

@@ -18,6 +18,7 @@
 package gossip
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -46,7 +47,7 @@ type Link interface {
 // MaxPacket is the longest datagram given to a Link, in bytes.
 const MaxPacket = 1150
 
-// Config of a Cluster. The zero value of each timing is its default.
+// Config of a Cluster.
 type Config struct {
 	Self  node.Info        // ID, Region, Zone, Labels, Version and Addr of this node; Addr "" when it can only dial
 	Word  func() node.Word // what this node says of itself now; must not block
@@ -54,29 +55,31 @@ type Config struct {
 
 	StateDir   string                // where the nodes met are kept for the next start; "" keeps nothing
 	Logger     *slog.Logger          // default: discards
-	Registerer prometheus.Registerer // default: a registry of its own
+	Registerer prometheus.Registerer // nil: the metrics are registered nowhere
 	Label      string                // fleets of different labels do not mix; at most 64 bytes. Default "akidb"
 	// Resolve looks a host name up. Default net.DefaultResolver.
 	Resolve func(ctx context.Context, host string) ([]netip.Addr, error)
-
-	// ProbeInterval is how often one other node is probed, and how long it has to answer, directly or through
-	// others. Default 330 ms: a round trip between distant regions (300 ms) fits.
-	ProbeInterval time.Duration
-	// ProbeTimeout is when others, and a stream, are asked to help with a probe. Default 165 ms: a stream to
-	// a node as far away can still answer in time.
-	ProbeTimeout time.Duration
-	// SuspicionMult times log10 of the fleet (at least 1) times ProbeInterval is how long a node that did not
-	// answer may defend itself. Default 2.
-	SuspicionMult int
-	// SuspicionMaxTimeoutMult times that is how long it may when nobody else confirms the suspicion; it counts
-	// from SuspicionMult 3 on. Default 2.
-	SuspicionMaxTimeoutMult int
-	GossipInterval          time.Duration // between packets of news, to 4 nodes each. Default 50 ms
-	PushPullInterval        time.Duration // between exchanges of everything with one node; grows with the fleet. Default 15 s
-	RejoinInterval          time.Duration // between attempts to find lost nodes and seeds. Default 2 s
-	TellInterval            time.Duration // at least between words when only the load changed; grows with the fleet. Default 1 s
-	RefreshInterval         time.Duration // at most between words; grows with the fleet. Default 10 s
 }
+
+const (
+	// probeInterval is how often one other node is probed, and how long it has to answer, directly or through
+	// others: a round trip between distant regions (300 ms) fits.
+	probeInterval = 330 * time.Millisecond
+	// probeTimeout is when others, and a stream, are asked to help with a probe: a stream to a node as far away
+	// can still answer in time.
+	probeTimeout = 165 * time.Millisecond
+	// suspicionMult times log10 of the fleet (at least 1) times probeInterval is how long a node that did not
+	// answer may defend itself.
+	suspicionMult = 2
+	// suspicionMaxTimeoutMult times that is how long it may when nobody else confirms the suspicion; it counts
+	// from suspicionMult 3 on.
+	suspicionMaxTimeoutMult = 2
+	gossipInterval          = 50 * time.Millisecond // between packets of news, to 4 nodes each
+	pushPullInterval        = 15 * time.Second      // between exchanges of everything with one node; grows with the fleet
+	rejoinInterval          = 2 * time.Second       // between attempts to find lost nodes and seeds
+	tellInterval            = time.Second           // at least between words when only the load changed; grows with the fleet
+	refreshInterval         = 10 * time.Second      // at most between words; grows with the fleet
+)
 
 // Limits of the configuration.
 const (
@@ -88,29 +91,10 @@ const (
 	maxLabelText = 256
 )
 
-func orDefault[T comparable](p *T, v T) {
-	var zero T
-	if *p == zero {
-		*p = v
-	}
-}
-
 func (c *Config) fill() {
-	orDefault(&c.Label, "akidb")
-	orDefault(&c.ProbeInterval, 330*time.Millisecond)
-	orDefault(&c.ProbeTimeout, 165*time.Millisecond)
-	orDefault(&c.SuspicionMult, 2)
-	orDefault(&c.SuspicionMaxTimeoutMult, 2)
-	orDefault(&c.GossipInterval, 50*time.Millisecond)
-	orDefault(&c.PushPullInterval, 15*time.Second)
-	orDefault(&c.RejoinInterval, 2*time.Second)
-	orDefault(&c.TellInterval, time.Second)
-	orDefault(&c.RefreshInterval, 10*time.Second)
+	c.Label = cmp.Or(c.Label, "akidb")
 	if c.Logger == nil {
 		c.Logger = slog.New(slog.DiscardHandler)
-	}
-	if c.Registerer == nil {
-		c.Registerer = prometheus.NewRegistry()
 	}
 	if c.Resolve == nil {
 		c.Resolve = func(ctx context.Context, host string) ([]netip.Addr, error) {
@@ -120,7 +104,7 @@ func (c *Config) fill() {
 }
 
 func (c *Config) validate() error {
-	if !validID(string(c.Self.ID)) {
+	if !c.Self.ID.Valid() {
 		return fmt.Errorf("node name %q: must be [a-zA-Z0-9][a-zA-Z0-9.-]{0,63}", c.Self.ID)
 	}
 	for _, f := range []struct {
@@ -171,7 +155,7 @@ type Cluster struct {
 	dirty     chan struct{} // 1
 	tell      chan struct{} // 1
 	started   atomic.Bool
-	list      atomic.Pointer[memberlist.Memberlist] // while Run runs
+	epoch     uint64 // of this process, as in meta
 	meta      []byte
 }
 
@@ -193,9 +177,9 @@ func New(cfg Config, link Link) (*Cluster, error) {
 	c.table = newTable(cfg.Self.ID, c.metrics)
 	c.transport = newTransport(link, c.table.addrOf, c.metrics)
 	c.speaker = newSpeaker(c)
-	epoch := cfg.Word().Epoch
+	c.epoch = cfg.Word().Epoch
 	c.meta, c.speaker.labels = encodeMeta(facts{
-		region: cfg.Self.Region, zone: cfg.Self.Zone, addr: cfg.Self.Addr, version: cfg.Self.Version, epoch: epoch, labels: cfg.Self.Labels,
+		region: cfg.Self.Region, zone: cfg.Self.Zone, addr: cfg.Self.Addr, version: cfg.Self.Version, epoch: c.epoch, labels: cfg.Self.Labels,
 	}, memberlist.MetaMaxSize)
 	return c, nil
 }
@@ -240,16 +224,15 @@ func (c *Cluster) Run(ctx context.Context) error {
 	c.transport.open()
 	list, err := memberlist.Create(c.memberlistConfig())
 	if err != nil {
-		c.transport.close()
+		_ = c.transport.Shutdown() // always nil
 		return fmt.Errorf("gossip of node %s: %w", c.cfg.Self.ID, err)
 	}
-	c.list.Store(list)
 	notify(c.dirty)
 
 	var loops, joins sync.WaitGroup
 	inner, stop := context.WithCancel(context.WithoutCancel(ctx))
 	defer stop()
-	loops.Go(func() { c.publish(inner) })
+	loops.Go(func() { c.publish(inner, list) })
 	loops.Go(func() { c.speaker.run(inner) })
 	loops.Go(func() { c.keepJoined(inner, list, &joins) })
 	<-ctx.Done()
@@ -265,7 +248,7 @@ func (c *Cluster) Run(ctx context.Context) error {
 func (c *Cluster) leave(list *memberlist.Memberlist) {
 	deadline := time.Now().Add(leaveTime)
 	if c.speaker.speak(false) && len(c.Nodes()) > 0 {
-		time.Sleep(4 * c.cfg.GossipInterval)
+		time.Sleep(4 * gossipInterval)
 	}
 	if err := list.Leave(max(time.Millisecond, time.Until(deadline))); err != nil {
 		c.log.Debug("nobody may have heard that this node leaves", "reason", err)
@@ -273,7 +256,7 @@ func (c *Cluster) leave(list *memberlist.Memberlist) {
 	_ = list.Shutdown() // its only error is the transport's, which has none
 	// memberlist does not wait for its goroutines. All that outlive Shutdown are a probe, which waits for its
 	// answer, and helpers of other nodes' probes.
-	time.Sleep(max(c.cfg.ProbeInterval*time.Duration(1+list.GetHealthScore()), c.cfg.ProbeTimeout) + 10*time.Millisecond)
+	time.Sleep(max(probeInterval*time.Duration(1+list.GetHealthScore()), probeTimeout) + 10*time.Millisecond)
 	c.transport.drain()
 }
 
@@ -287,9 +270,9 @@ func (c *Cluster) memberlistConfig() *memberlist.Config {
 	conf.AdvertiseAddr, conf.AdvertisePort = placeholderHost, placeholderPort
 	conf.ProtocolVersion = memberlist.ProtocolVersionMax
 	conf.TCPTimeout = streamTimeout
-	conf.ProbeInterval, conf.ProbeTimeout = c.cfg.ProbeInterval, c.cfg.ProbeTimeout
-	conf.SuspicionMult, conf.SuspicionMaxTimeoutMult = c.cfg.SuspicionMult, c.cfg.SuspicionMaxTimeoutMult
-	conf.GossipInterval, conf.PushPullInterval = c.cfg.GossipInterval, c.cfg.PushPullInterval
+	conf.ProbeInterval, conf.ProbeTimeout = probeInterval, probeTimeout
+	conf.SuspicionMult, conf.SuspicionMaxTimeoutMult = suspicionMult, suspicionMaxTimeoutMult
+	conf.GossipInterval, conf.PushPullInterval = gossipInterval, pushPullInterval
 	conf.AwarenessMaxMultiplier = 2 // a region that dies at once must not make its survivors slow to notice
 	// A suspect has little time to defend itself: the suspicion must reach it, and its answer everybody, although
 	// packets are lost. With memberlist's 4 and 3, and 280 ms between regions, 1 of 10 suspicions ended in a death.

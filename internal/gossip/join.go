@@ -76,13 +76,17 @@ func (c *Cluster) keepJoined(ctx context.Context, list *memberlist.Memberlist, a
 			j.exchange()
 		}
 		if round == 0 || acts {
-			j.lookForLost(n == 0)
-			j.lookForSeeds(ctx, n == 0)
+			limit := perRound
+			if n == 0 {
+				limit = perRoundAlone
+			}
+			j.lookForLost(n == 0, limit)
+			j.lookForSeeds(ctx, n == 0, limit)
 		}
 		if n > 0 && before == 0 {
 			c.log.Info("this node met others", "members", n, "after", time.Since(start).Round(time.Millisecond))
 		}
-		if reason := j.reason(); n == 0 && reason != "" && time.Since(start) > 10*time.Second && (warned.IsZero() || time.Since(warned) > warnInterval) {
+		if reason := j.reason(); n == 0 && reason != "" && time.Since(start) > 10*time.Second && time.Since(warned) > warnInterval {
 			c.log.Warn("this node meets no other", "seeds", len(c.seeds), "reason", reason)
 			warned = time.Now()
 		}
@@ -91,7 +95,7 @@ func (c *Cluster) keepJoined(ctx context.Context, list *memberlist.Memberlist, a
 			c.saveSnapshot()
 			saved = time.Now()
 		}
-		wait := c.cfg.RejoinInterval
+		wait := rejoinInterval
 		if n == 0 && round < 6 {
 			wait /= 4
 		}
@@ -131,11 +135,7 @@ func (j *joiner) exchange() {
 	}
 }
 
-func (j *joiner) lookForLost(alone bool) {
-	limit := perRound
-	if alone {
-		limit = perRoundAlone
-	}
+func (j *joiner) lookForLost(alone bool, limit int) {
 	for _, id := range j.c.table.missing(alone, limit) {
 		j.try(string(id)+"/"+placeholder, "")
 	}
@@ -160,11 +160,7 @@ func (t *table) missing(alone bool, limit int) []node.ID {
 	return ids
 }
 
-func (j *joiner) lookForSeeds(ctx context.Context, alone bool) {
-	limit := perRound
-	if alone {
-		limit = perRoundAlone
-	}
+func (j *joiner) lookForSeeds(ctx context.Context, alone bool, limit int) {
 	known, own, lastLoss := j.known()
 	due := slices.DeleteFunc(slices.Clone(j.c.seeds), func(s *seed) bool {
 		return !alone && s.sure.After(lastLoss) && time.Since(s.sure) < seedsRecheck

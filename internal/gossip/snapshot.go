@@ -79,7 +79,7 @@ func readSnapshot(r io.Reader) ([]snapshotPeer, error) {
 		return nil, fmt.Errorf("the file is of version %d, 1 is known", s.Version)
 	}
 	peers := slices.DeleteFunc(s.Peers, func(p snapshotPeer) bool {
-		return !validID(string(p.ID)) || p.Addr == "" || len(p.Addr) > maxAddrBytes || len(p.Region) > maxNameBytes ||
+		return !p.ID.Valid() || p.Addr == "" || len(p.Addr) > maxAddrBytes || len(p.Region) > maxNameBytes ||
 			p.Missed < 0 || p.Missed >= maxMissed
 	})
 	return peers[:min(len(peers), maxSnapshot)], nil

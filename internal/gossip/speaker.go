@@ -2,7 +2,6 @@ package gossip
 
 import (
 	"context"
-	"maps"
 	"math/rand/v2"
 	"slices"
 	"sync"
@@ -47,7 +46,7 @@ func newSpeaker(c *Cluster) *speaker {
 
 func (s *speaker) run(ctx context.Context) {
 	for {
-		every := max(s.c.cfg.TellInterval, time.Duration(s.c.table.size())*pausePerNode)
+		every := max(tellInterval, time.Duration(s.c.table.size())*pausePerNode)
 		timer := time.NewTimer(every*9/10 + rand.N(every/5+1))
 		told := false
 		select {
@@ -81,7 +80,7 @@ func (s *speaker) speak(must bool) bool {
 		now.listSeq = w.Seq
 	}
 	urgent := list || w.State != old.State
-	refresh := time.Since(s.said) >= max(s.c.cfg.RefreshInterval*9/10, 2*time.Duration(n)*pausePerNode)
+	refresh := time.Since(s.said) >= max(refreshInterval*9/10, 2*time.Duration(n)*pausePerNode)
 	load := abs(w.Load-old.Load) >= loadStep || abs(w.QueueDelay-old.QueueDelay) >= max(delayStep, old.QueueDelay/4)
 	if !first && !w.Newer(old.Word) || !must && !urgent && !refresh && !load {
 		s.mu.Unlock()
@@ -111,9 +110,7 @@ func abs[T ~int64 | ~float64](v T) T { return max(v, -v) }
 func (s *speaker) last() spoken {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	w := s.own
-	w.labels = maps.Clone(w.labels)
-	return w
+	return s.own
 }
 
 // relay queues a word for the next packets.

@@ -8,6 +8,8 @@ import (
 	"sync"
 	"time"
 
+	"github.com/hashicorp/memberlist"
+
 	"github.com/akidb/akidbd/internal/node"
 )
 
@@ -208,7 +210,7 @@ func (t *table) size() int {
 func (t *table) warnClone() bool {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	if !t.cloneAt.IsZero() && time.Since(t.cloneAt) < warnInterval {
+	if time.Since(t.cloneAt) < warnInterval {
 		return false
 	}
 	t.cloneAt = time.Now()
@@ -260,7 +262,7 @@ func (t *table) snapshot() []node.Info {
 
 // publish makes Nodes follow the table. Changes that come close together are published together: the larger the
 // fleet, the longer it waits.
-func (c *Cluster) publish(ctx context.Context) {
+func (c *Cluster) publish(ctx context.Context, list *memberlist.Memberlist) {
 	tidy := time.NewTicker(forgetHeard / 2)
 	defer tidy.Stop()
 	for {
@@ -269,9 +271,7 @@ func (c *Cluster) publish(ctx context.Context) {
 			return
 		case <-tidy.C:
 			c.table.tidy()
-			if list := c.list.Load(); list != nil {
-				c.metrics.health.Set(float64(list.GetHealthScore()))
-			}
+			c.metrics.health.Set(float64(list.GetHealthScore()))
 			continue
 		case <-c.dirty:
 		}

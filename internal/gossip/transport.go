@@ -158,13 +158,8 @@ func (t *transport) DialAddressTimeout(a memberlist.Address, timeout time.Durati
 	return c, nil
 }
 
-// Shutdown ends every stream and dial.
+// Shutdown ends every stream and dial. It gives nil.
 func (t *transport) Shutdown() error {
-	t.close()
-	return nil
-}
-
-func (t *transport) close() {
 	t.cancel()
 	t.mu.Lock()
 	t.running = false
@@ -177,6 +172,7 @@ func (t *transport) close() {
 		_ = c.Close()
 	}
 	t.drain()
+	return nil
 }
 
 // drain closes the streams that memberlist did not take any more.

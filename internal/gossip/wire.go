@@ -59,15 +59,6 @@ const (
 	listAll
 )
 
-func validID(s string) bool {
-	if len(s) == 0 || len(s) > maxNameBytes || s[0] == '.' || s[0] == '-' {
-		return false
-	}
-	return !strings.ContainsFunc(s, func(r rune) bool {
-		return !(r >= 'a' && r <= 'z' || r >= 'A' && r <= 'Z' || r >= '0' && r <= '9' || r == '.' || r == '-')
-	})
-}
-
 func appendString(b []byte, num protowire.Number, s string) []byte {
 	if s == "" {
 		return b
@@ -323,7 +314,7 @@ func decodeWord(b []byte) (spoken, error) {
 			return w, err
 		}
 	}
-	if !validID(string(w.id)) {
+	if !w.id.Valid() {
 		return w, fmt.Errorf("a word of %.80q, which cannot be a node", w.id)
 	}
 	return w, nil

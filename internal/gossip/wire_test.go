@@ -189,7 +189,7 @@ func FuzzWire(f *testing.F) {
 	f.Fuzz(func(t *testing.T, b []byte) {
 		plain(b)
 		for w, err := range decodeWords(b) {
-			if err == nil && !validID(string(w.id)) {
+			if err == nil && !w.id.Valid() {
 				t.Errorf("name %q", w.id)
 			}
 		}
@@ -219,7 +219,7 @@ func FuzzSnapshot(f *testing.F) {
 	f.Fuzz(func(t *testing.T, b []byte) {
 		peers, err := readSnapshot(bytes.NewReader(b))
 		for _, p := range peers {
-			if err != nil || !validID(string(p.ID)) || p.Addr == "" || p.Missed < 0 {
+			if err != nil || !p.ID.Valid() || p.Addr == "" || p.Missed < 0 {
 				t.Errorf("%+v, %v", p, err)
 			}
 		}

@@ -4,6 +4,7 @@ package node
 
 import (
 	"slices"
+	"strings"
 	"time"
 
 	"github.com/akidb/akidbd/internal/embedding"
@@ -11,6 +12,16 @@ import (
 
 // ID is a node's name, unique in the fleet, [a-zA-Z0-9][a-zA-Z0-9.-]{0,63}.
 type ID string
+
+// Valid says whether the name has the form of an ID.
+func (id ID) Valid() bool {
+	if len(id) == 0 || len(id) > 64 || id[0] == '.' || id[0] == '-' {
+		return false
+	}
+	return !strings.ContainsFunc(string(id), func(r rune) bool {
+		return !(r >= 'a' && r <= 'z' || r >= 'A' && r <= 'Z' || r >= '0' && r <= '9' || r == '.' || r == '-')
+	})
+}
 
 // State is what a node says of itself; death is absence.
 type State string

@@ -34,6 +34,18 @@ func TestAnswers(t *testing.T) {
 	}
 }
 
+func TestValidID(t *testing.T) {
+	for id, want := range map[ID]bool{
+		"a": true, "Z": true, "0": true, "eu-1": true, "n.example-2.": true, "a-": true, ID(strings.Repeat("a", 64)): true,
+		"": false, ID(strings.Repeat("a", 65)): false, ".a": false, "-a": false, "a_b": false, "a/b": false, "a b": false,
+		"a:1": false, "a\n": false, "\na": false, "a\x00": false, "é": false, "aé": false, "a\xff": false,
+	} {
+		if got := id.Valid(); got != want {
+			t.Errorf("%q: %v", id, got)
+		}
+	}
+}
+
 func TestNewer(t *testing.T) {
 	for _, c := range []struct {
 		w, o  Word

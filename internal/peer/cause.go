@@ -83,9 +83,7 @@ func causeOf(err error) string {
 
 // verdict is how to close a link whose certificates no longer verify.
 func verdict(err error) (quic.ApplicationErrorCode, string) {
-	var invalid x509.CertificateInvalidError
-	var unknown x509.UnknownAuthorityError
-	if errors.As(err, &invalid) || errors.As(err, &unknown) {
+	if is[x509.CertificateInvalidError](err) || is[x509.UnknownAuthorityError](err) {
 		return codeCertificate, causeCertificate
 	}
 	return codeUnauthorized, causeUnauthorized
@@ -101,13 +99,10 @@ func patient(cause string) bool {
 	return slices.Contains([]string{causeUnauthorized, causeVersion, causeCertificate}, cause)
 }
 
-// CloneError says that another process of this node's name runs already: two machines hold one identity.
-type CloneError struct {
-	Addr string // of the other, or of the peer that holds a link to it
-	Text string
-}
+// cloneError says that another process of this node's name runs already: two machines hold one identity.
+type cloneError struct{ text string }
 
-func (e *CloneError) Error() string { return e.Text }
+func (e *cloneError) Error() string { return e.text }
 
 type nameError struct{ want, got, addr string }
 

@@ -88,12 +88,20 @@ func lost(id node.ID, err error) *embedding.Error {
 	return &embedding.Error{Code: embedding.CodeUnavailable, Message: fmt.Sprintf("the request to node %s was lost on the way", id), Err: err}
 }
 
+// Headers of the W3C Trace Context.
+const (
+	headerParent = "traceparent"
+	headerState  = "tracestate"
+)
+
 func requestFrameOf(ctx context.Context, req embedding.Request, limit int) (requestFrame, error) {
 	var f requestFrame
 	if at, ok := ctx.Deadline(); ok {
 		f.deadline = max(time.Until(at), time.Millisecond)
 	}
-	propagation.TraceContext{}.Inject(ctx, &f)
+	trace := propagation.MapCarrier{}
+	propagation.TraceContext{}.Inject(ctx, trace)
+	f.traceParent, f.traceState = trace[headerParent], trace[headerState]
 	if len(f.traceParent) > maxTraceParent {
 		f.traceParent, f.traceState = "", ""
 	}
@@ -109,29 +117,3 @@ func requestFrameOf(ctx context.Context, req embedding.Request, limit int) (requ
 	}
 	return f, nil
 }
-
-// Get, Set and Keys make the frame a propagation.TextMapCarrier.
-
-// Get gives a header of the trace.
-func (f *requestFrame) Get(key string) string {
-	switch key {
-	case "traceparent":
-		return f.traceParent
-	case "tracestate":
-		return f.traceState
-	}
-	return ""
-}
-
-// Set sets a header of the trace.
-func (f *requestFrame) Set(key, value string) {
-	switch key {
-	case "traceparent":
-		f.traceParent = value
-	case "tracestate":
-		f.traceState = value
-	}
-}
-
-// Keys lists the headers of the trace.
-func (f *requestFrame) Keys() []string { return []string{"traceparent", "tracestate"} }

@@ -67,10 +67,7 @@ func (l *Links) find(id node.ID, addr string) *link {
 
 // fly starts a dial, or joins the one under way. nil: this node stops. The caller holds mu.
 func (l *Links) fly(id node.ID, addr string) *flight {
-	key := string(id)
-	if key == "" {
-		key = addr
-	}
+	key := cmp.Or(string(id), addr)
 	if f := l.flights[key]; f != nil && f.landed.IsZero() {
 		return f
 	}
@@ -127,7 +124,7 @@ func (l *Links) dial(ctx context.Context, want node.ID, addr string) (*link, err
 	if err != nil {
 		return nil, err
 	}
-	conn, err := l.tr.Dial(ctx, to, l.tls, l.dialConfig(to.String()))
+	conn, err := l.tr.Dial(ctx, to, l.tls, l.quicConfig(to.String()))
 	if err != nil {
 		return nil, err
 	}
@@ -145,12 +142,6 @@ func (l *Links) dial(ctx context.Context, want node.ID, addr string) (*link, err
 	}
 	l.mu.Unlock()
 	return k, nil
-}
-
-func (l *Links) dialConfig(addr string) *quic.Config {
-	c := l.quicConfig(addr)
-	c.GetConfigForClient = nil
-	return c
 }
 
 // resolve looks a host name up; an address needs no resolver.
@@ -202,7 +193,7 @@ func (l *Links) welcome(conn *quic.Conn) {
 	switch {
 	case errors.Is(err, errSelf):
 		return
-	case is[*CloneError](err):
+	case is[*cloneError](err):
 		reason = refusedClone
 	case is[*unauthorizedError](err):
 		reason = refusedIdentity

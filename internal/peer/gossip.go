@@ -1,6 +1,7 @@
 package peer
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"net"
@@ -11,9 +12,6 @@ import (
 	"github.com/akidb/akidbd/internal/node"
 )
 
-// MaxGossip is the longest gossip datagram, in bytes.
-const MaxGossip = maxDatagram
-
 // OnGossip sets who gets gossip: each datagram, in a call that must not block, and each stream, whose connection
 // is then the callee's to close. addr is what the node advertises, else where its packets come from. Set it
 // before Run.
@@ -21,11 +19,11 @@ func (l *Links) OnGossip(packet func(from node.ID, addr string, data []byte, at 
 	l.onPacket, l.onStream = packet, stream
 }
 
-// SendGossip sends one datagram of at most MaxGossip bytes to a node, named or just known by its address. It
-// never blocks: without a link it dials in the background and sends when the link is there. What cannot be sent
-// is dropped and counted.
+// SendGossip sends one datagram of at most maxDatagram (1150) bytes to a node, named or just known by its
+// address. It never blocks: without a link it dials in the background and sends when the link is there. What
+// cannot be sent is dropped and counted.
 func (l *Links) SendGossip(to node.ID, addr string, data []byte) {
-	if len(data) > MaxGossip {
+	if len(data) > maxDatagram {
 		l.metrics.datagrams.Inc()
 		return
 	}
@@ -40,11 +38,7 @@ func (l *Links) SendGossip(to node.ID, addr string, data []byte) {
 		}
 		return
 	}
-	key := string(to)
-	if key == "" {
-		key = addr
-	}
-	if addr != "" && !l.flights[key].resting() {
+	if addr != "" && !l.flights[cmp.Or(string(to), addr)].resting() {
 		if f := l.fly(to, addr); f != nil && len(f.queue) < maxQueued {
 			f.queue = append(f.queue, b)
 			return

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"slices"
 	"time"
 
 	"github.com/quic-go/quic-go"
@@ -66,7 +67,7 @@ func (l *Links) greet(ctx context.Context, conn *quic.Conn, dialled bool, want n
 	ctx, cancel := context.WithTimeout(ctx, helloTimeout)
 	defer cancel()
 	state := conn.ConnectionState().TLS
-	if !l.speaks(state.NegotiatedProtocol) {
+	if !slices.Contains(l.cfg.versions, state.NegotiatedProtocol) {
 		_ = conn.CloseWithError(codeVersion, "no common version")
 		return nil, &versionError{state.NegotiatedProtocol}
 	}
@@ -95,15 +96,6 @@ func (l *Links) greet(ctx context.Context, conn *quic.Conn, dialled bool, want n
 		return nil, &nameError{string(want), string(id), conn.RemoteAddr().String()}
 	}
 	return l.newLink(conn, id, region, dialled, h), nil
-}
-
-func (l *Links) speaks(version string) bool {
-	for _, v := range l.cfg.versions {
-		if v == version {
-			return true
-		}
-	}
-	return false
 }
 
 // exchange: the dialler speaks first.
@@ -153,22 +145,22 @@ func (l *Links) meetSelf(conn *quic.Conn, h hello) error {
 	younger := up < h.uptime-time.Second || (up < h.uptime+time.Second && l.instance > h.instance)
 	if !younger {
 		_ = conn.CloseWithError(codeClone, fmt.Sprintf("node %s runs here since %s", l.self, up.Round(time.Second)))
-		return &CloneError{addr, fmt.Sprintf("a second node named %s is at %s: its certificate is a copy of this node's; it has to stop and get its own", l.self, addr)}
+		return &cloneError{fmt.Sprintf("a second node named %s is at %s: its certificate is a copy of this node's; it has to stop and get its own", l.self, addr)}
 	}
 	_ = conn.CloseWithError(codeClosed, "this node is the younger of two and stops")
-	err := &CloneError{addr, l.cloneText(addr)}
+	err := &cloneError{l.cloneText(addr)}
 	l.fail(err)
 	return err
 }
 
 // sentAway says whether a connection ended because the other side knows an older node of this node's name. Run
 // then ends.
-func (l *Links) sentAway(conn *quic.Conn, err error) *CloneError {
+func (l *Links) sentAway(conn *quic.Conn, err error) *cloneError {
 	e, ok := errors.AsType[*quic.ApplicationError](err)
 	if !ok || !e.Remote || e.ErrorCode != codeClone {
 		return nil
 	}
-	clone := &CloneError{conn.RemoteAddr().String(), l.cloneText(fmt.Sprintf("%s, which says: %s", conn.RemoteAddr(), e.ErrorMessage))}
+	clone := &cloneError{l.cloneText(fmt.Sprintf("%s, which says: %s", conn.RemoteAddr(), e.ErrorMessage))}
 	l.fail(clone)
 	return clone
 }
@@ -178,9 +170,4 @@ func (l *Links) cloneText(addr string) string {
 }
 
 // fail ends Run with err.
-func (l *Links) fail(err error) {
-	select {
-	case l.fatal <- err:
-	default:
-	}
-}
+func (l *Links) fail(err error) { push(l.fatal, err) }

@@ -179,7 +179,7 @@ func reset(st *quic.Stream, code quic.StreamErrorCode) {
 	st.CancelWrite(code)
 }
 
-// openStream opens a stream and sets its purpose apart; it does not wait for a slot.
+// openStream opens a stream and says what it is for. It waits for a slot until ctx ends.
 func (k *link) openStream(ctx context.Context, purpose byte) (*quic.Stream, error) {
 	st, err := k.conn.OpenStreamSync(ctx)
 	if err != nil {

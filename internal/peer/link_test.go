@@ -170,7 +170,7 @@ func TestCloneFindsTheOther(t *testing.T) {
 		}
 		_, _ = from.DialGossip(t.Context(), "", to.Addr().String())
 		err := <-young.ended
-		if !is[*CloneError](err) || !strings.Contains(err.Error(), "another node named a") {
+		if !is[*cloneError](err) || !strings.Contains(err.Error(), "another node named a") {
 			t.Errorf("the younger %s: %v", younger, err)
 		}
 		close(young.ended)
@@ -197,7 +197,7 @@ func TestCloneIsSeenByAPeer(t *testing.T) {
 		young := startNode(t, ident, nil)
 		young.SetMembers(members(w))
 		err := <-young.ended
-		if !is[*CloneError](err) || !strings.Contains(err.Error(), old.Addr().String()) {
+		if !is[*cloneError](err) || !strings.Contains(err.Error(), old.Addr().String()) {
 			t.Errorf("the copy: %v", err)
 		}
 		close(young.ended)
@@ -288,7 +288,7 @@ func TestGossip(t *testing.T) {
 	a.SendGossip("b", b.Addr().String(), []byte("lost: not running"))
 	a.start()
 	b.start()
-	big := strings.Repeat("x", MaxGossip)
+	big := strings.Repeat("x", maxDatagram)
 	a.SendGossip("", b.Addr().String(), []byte("one")) // waits for the dial
 	a.SendGossip("b", b.Addr().String(), []byte(big))  // named, perhaps a second dial
 	a.SendGossip("b", b.Addr().String(), []byte(big+"x"))

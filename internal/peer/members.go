@@ -10,8 +10,11 @@ import (
 	"github.com/akidb/akidbd/internal/node"
 )
 
-// maxExtra is how many links are kept to nodes that only gossip dialled.
-const maxExtra = 64
+// Links that are kept.
+const (
+	ownLinks = 64 // to nodes of the own region
+	maxExtra = 64 // to nodes that only gossip dialled
+)
 
 // SetMembers says who is in the fleet: ID, Region and Addr count. Links are then kept to the nodes that targets
 // chooses. It is cheap when nothing changed.
@@ -33,7 +36,7 @@ func (l *Links) reconcile() {
 		return
 	}
 	want := map[node.ID]bool{}
-	for _, id := range targets(l.self, l.region, l.members, l.cfg.MaxOwn, l.cfg.MaxForeign) {
+	for _, id := range targets(l.self, l.region, l.members, ownLinks, l.cfg.MaxForeign) {
 		want[id] = true
 	}
 	addrs := map[node.ID]string{}

@@ -83,7 +83,7 @@ func newMetrics(reg prometheus.Registerer) *metrics {
 	return m
 }
 
-// request counts a request that ended with err, which AsError understands.
+// request counts a request that ended with err, nil when it was answered.
 func (m *metrics) request(direction string, err *embedding.Error) {
 	code := codeOK
 	if err != nil {

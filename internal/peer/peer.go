@@ -31,7 +31,8 @@ import (
 type Identity interface {
 	// Self is this node's name and region, from its certificate.
 	Self() (id node.ID, region string)
-	// TLS is one configuration for both directions: TLS 1.3, certificates asked for and verified.
+	// TLS is one configuration for both directions: TLS 1.3, certificates asked for and verified, no session
+	// tickets. Each call makes a new one.
 	TLS(alpn []string) *tls.Config
 	// Verify says who holds the certificates, the leaf first, or names why they do not count now.
 	Verify(certs []*x509.Certificate) (id node.ID, region string, err error)
@@ -52,7 +53,6 @@ type Config struct {
 
 	Self func() node.Info // this node now, called for each hello and probe; required, must be quick and not block
 
-	MaxOwn     int // links kept to nodes of the own region; default 64
 	MaxForeign int // links kept to nodes of each other region; default 8
 
 	ProbeInterval time.Duration // between two probes on a link, 3 lost ones take it down; default 250 ms
@@ -82,7 +82,6 @@ func (c *Config) fill() error {
 		return errors.New("peer: Config.Logger and Config.Registerer are required")
 	}
 	c.Address = cmp.Or(c.Address, ":7946")
-	c.MaxOwn = cmp.Or(c.MaxOwn, 64)
 	c.MaxForeign = cmp.Or(c.MaxForeign, 8)
 	c.ProbeInterval = cmp.Or(c.ProbeInterval, 250*time.Millisecond)
 	c.IdleTimeout = cmp.Or(c.IdleTimeout, time.Second)
@@ -174,9 +173,7 @@ func New(cfg Config, id Identity, engine Engine) (*Links, error) {
 		l.noise[r] = &sparse{}
 	}
 	l.self, l.region = id.Self()
-	l.tls = id.TLS(cfg.versions).Clone()
-	l.tls.NextProtos = cfg.versions
-	l.tls.SessionTicketsDisabled, l.tls.ClientSessionCache = true, nil
+	l.tls = id.TLS(cfg.versions)
 	l.tr = &quic.Transport{
 		Conn: sock, StatelessResetKey: &keys.reset, TokenGeneratorKey: &keys.token,
 		ConnContext: l.attempt, Tracer: dropped{l},
@@ -206,8 +203,8 @@ func (l *Links) Close() error {
 
 // Run serves and keeps links until ctx ends, then stops in order: tells the peers this node's last word, which
 // should be Draining, refuses new requests, lets those in flight end within Config.Grace, and closes every link
-// as draining. It returns nil then, a *CloneError when another node of this name runs already, or the error of
-// the socket. It may be called once.
+// as draining. It returns nil then, an error that says where when another node of this name runs already, or
+// that of the socket. It may be called once.
 func (l *Links) Run(ctx context.Context) error {
 	life, end := context.WithCancel(context.WithoutCancel(ctx))
 	defer end()
@@ -280,9 +277,7 @@ func (l *Links) drain(ln *quic.Listener) {
 		return
 	}
 	// The last answers and the last word are written, but perhaps not yet sent: closing would cut them off.
-	linger := time.NewTimer(min(l.cfg.Grace, lastWords+2*rtt))
-	defer linger.Stop()
-	<-linger.C
+	time.Sleep(min(l.cfg.Grace, lastWords+2*rtt))
 }
 
 const lastWords = 50 * time.Millisecond

@@ -24,6 +24,7 @@ import (
 
 	"github.com/akidb/akidbd/internal/embedding"
 	"github.com/akidb/akidbd/internal/node"
+	"github.com/akidb/akidbd/internal/testlog"
 )
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
@@ -174,33 +175,15 @@ type testNode struct {
 	cfg     Config
 	word    atomic.Pointer[node.Word]
 	changes atomic.Int64
-	logs    *testLog
+	logs    *testlog.Buffer
 	cancel  context.CancelFunc
 	ended   chan error
-}
-
-// testLog keeps the lines of a node's log.
-type testLog struct {
-	mu sync.Mutex
-	b  strings.Builder
-}
-
-func (l *testLog) Write(p []byte) (int, error) {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	return l.b.Write(p)
-}
-
-func (l *testLog) String() string {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	return l.b.String()
 }
 
 // newNode makes a node on loopback that is not run yet. change may be nil.
 func newNode(t testing.TB, ident *testIdentity, change func(*Config)) *testNode {
 	t.Helper()
-	n := &testNode{t: t, id: ident.id, engine: &testEngine{}, ident: ident, reg: prometheus.NewRegistry(), logs: &testLog{}}
+	n := &testNode{t: t, id: ident.id, engine: &testEngine{}, ident: ident, reg: prometheus.NewRegistry(), logs: &testlog.Buffer{}}
 	n.word.Store(&node.Word{State: node.Ready, Epoch: uint64(time.Now().UnixNano()), Seq: 1})
 	n.cfg = Config{
 		Address: "127.0.0.1:0", StateDir: t.TempDir(), Grace: 2 * time.Second,

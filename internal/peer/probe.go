@@ -60,13 +60,16 @@ func (k *link) probe() {
 		doomed, verdict := k.condemned(now)
 		next := slot.Add(interval)
 		ask := now.Equal(slot) || k.heard.Before(slot) || k.suspect != 0
+		var b []byte
 		if ask {
 			k.seq++
 			k.sent[k.seq%uint64(len(k.sent))] = now
 			// A second probe soon when this one stays without a reply: a node that comes back is noticed by it.
-			next = minTime(next, now.Add(max(interval/5, 2*k.rtt+10*time.Millisecond)))
+			if soon := now.Add(max(interval/5, 2*k.rtt+10*time.Millisecond)); soon.Before(next) {
+				next = soon
+			}
+			b = probeDatagram(k.seq, l.held(k.id))
 		}
-		b := probeDatagram(k.seq, l.held(k.id))
 		l.mu.Unlock()
 		if doomed {
 			code := codeClosed
@@ -81,13 +84,6 @@ func (k *link) probe() {
 		}
 		timer.Reset(max(time.Until(next), 0))
 	}
-}
-
-func minTime(a, b time.Time) time.Time {
-	if a.Before(b) {
-		return a
-	}
-	return b
 }
 
 // condemned says whether the connection is to be closed now. The caller holds Links.mu.
@@ -105,9 +101,10 @@ func (k *link) condemned(now time.Time) (bool, string) {
 	return true, k.verdict
 }
 
-func push(c chan []byte, b []byte) bool {
+// push sends without waiting and says whether there was room.
+func push[T any](c chan<- T, v T) bool {
 	select {
-	case c <- b:
+	case c <- v:
 		return true
 	default:
 		return false
@@ -236,10 +233,11 @@ func (k *link) fetchWord() {
 	if err != nil {
 		return // the next reply asks again
 	}
+	w, hash := wordOf(m), modelsHash(m)
 	k.l.mu.Lock()
 	defer k.l.mu.Unlock()
 	if !k.gone {
-		k.l.hear(k, wordOf(m), modelsHash(m), true)
+		k.l.hear(k, w, hash, true)
 	}
 }
 
@@ -273,21 +271,18 @@ func (k *link) serveWord(st *quic.Stream) {
 		return
 	}
 	_ = st.Close()
-	if _, err := io.Copy(io.Discard, io.LimitReader(st, 1)); err != nil {
-		st.CancelRead(streamCanceled)
-		return
-	}
+	_, _ = io.Copy(io.Discard, io.LimitReader(st, 1)) // either way the stream is done with
 	st.CancelRead(streamCanceled)
 }
 
 // Tell says this node's word on all links now, without waiting for their probes.
 func (l *Links) Tell() {
-	w := l.me().Word
+	b := replyDatagram(0, 0, l.me().Word)
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	for _, r := range l.remotes {
 		for _, k := range r.links {
-			push(k.urgent, replyDatagram(0, 0, w))
+			push(k.urgent, b)
 		}
 	}
 }

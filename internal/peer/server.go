@@ -53,7 +53,7 @@ func refusal(err *embedding.Error) answer { return answer{failure: err} }
 // no sense.
 func (k *link) answerEmbed(st *quic.Stream) (answer, error) {
 	l := k.l
-	if l.stopping() {
+	if l.stopped.Load() {
 		l.metrics.refused[refusedDraining].Inc()
 		return refusal(embedding.Errorf(embedding.CodeUnavailable, "node %s stops", l.self)), nil
 	}
@@ -88,17 +88,18 @@ func (k *link) answerEmbed(st *quic.Stream) (answer, error) {
 	if err := proto.Unmarshal(frame.body, &m); err != nil {
 		return answer{}, fmt.Errorf("request: %w", err)
 	}
-	return k.compute(st.Context(), &frame, requestOf(&m)), nil
+	return k.compute(st.Context(), frame, requestOf(&m)), nil
 }
 
-func (k *link) compute(ctx context.Context, frame *requestFrame, req embedding.Request) answer {
+func (k *link) compute(ctx context.Context, frame requestFrame, req embedding.Request) answer {
 	l := k.l
 	deadline := l.cfg.MaxDeadline
 	if frame.deadline > 0 {
 		deadline = min(deadline, frame.deadline)
 	}
 	asked := ctx
-	ctx, cancel := context.WithTimeout(propagation.TraceContext{}.Extract(ctx, frame), deadline)
+	trace := propagation.MapCarrier{headerParent: frame.traceParent, headerState: frame.traceState}
+	ctx, cancel := context.WithTimeout(propagation.TraceContext{}.Extract(ctx, trace), deadline)
 	defer cancel()
 	res, err := l.callEngine(ctx, req)
 	var a answer
@@ -109,7 +110,7 @@ func (k *link) compute(ctx context.Context, frame *requestFrame, req embedding.R
 	if err == nil {
 		a.result = res
 		if a.meta, err = resultMessage(res, len(req.Inputs)); err != nil {
-			err = &embedding.Error{Code: embedding.CodeInternal, Message: "internal error", Err: fmt.Errorf("the engine's result does not fit its request: %w", err)}
+			err = fmt.Errorf("the engine's result does not fit its request: %w", err)
 		}
 	}
 	if err != nil {
@@ -124,7 +125,7 @@ func (k *link) compute(ctx context.Context, frame *requestFrame, req embedding.R
 func (l *Links) callEngine(ctx context.Context, req embedding.Request) (res embedding.Result, err error) {
 	defer func() {
 		if p := recover(); p != nil {
-			err = &embedding.Error{Code: embedding.CodeInternal, Message: "internal error", Err: fmt.Errorf("panic: %v\n%s", p, debug.Stack())}
+			err = fmt.Errorf("panic: %v\n%s", p, debug.Stack())
 		}
 	}()
 	return l.engine.Embed(ctx, req)
@@ -147,8 +148,4 @@ func (k *link) writeAnswer(st *quic.Stream, a answer) error {
 	}
 	*buf, err = writeVectors(st, a.result.Vectors, *buf)
 	return err
-}
-
-func (l *Links) stopping() bool {
-	return l.stopped.Load()
 }

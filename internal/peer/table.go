@@ -1,6 +1,7 @@
 package peer
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"maps"
@@ -65,7 +66,7 @@ func (l *Links) adopt(k *link) error {
 		// not: a reply to the next probe tells.
 		restarted = true
 		old.suspect, old.doomed, old.verdict = old.seq+1, time.Now().Add(silence), causeRestarted
-		push1(old.nudge)
+		push(old.nudge, struct{}{})
 	}
 	r.links = append(r.links, k)
 	if restarted || len(r.links) == 1 {
@@ -90,18 +91,11 @@ func (l *Links) adopt(k *link) error {
 	return nil
 }
 
-func push1(c chan struct{}) {
-	select {
-	case c <- struct{}{}:
-	default:
-	}
-}
-
 // introduce takes over what the node said first on a link. The caller holds mu.
 func (l *Links) introduce(r *remote, k *link) {
-	word, models, link := r.info.Word, r.models, r.info.Link
+	word, link := r.info.Word, r.info.Link
 	r.info = k.hello
-	r.info.Word, r.models, r.info.Link = word, models, link
+	r.info.Word, r.info.Link = word, link
 	if r.info.Addr == "" {
 		r.info.Addr = r.addr
 	}
@@ -148,10 +142,7 @@ func (l *Links) drop(k *link) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	k.gone = true
-	cause := k.cause
-	if cause == "" {
-		cause = causeOf(err)
-	}
+	cause := cmp.Or(k.cause, causeOf(err))
 	k.cause = cause
 	r := l.remotes[k.id]
 	r.links = slices.DeleteFunc(r.links, func(o *link) bool { return o == k })
@@ -264,7 +255,7 @@ func (l *Links) setSlow(addr string, slow bool) {
 	}
 }
 
-func (l *Links) mark() { push1(l.dirty) }
+func (l *Links) mark() { push(l.dirty, struct{}{}) }
 
 // Peers are the nodes that have or had a link, sorted by ID, each with its own word. The slice must not be
 // changed; it is at most 10 ms old.

@@ -94,7 +94,7 @@ func Init(dir, trustDomain string, life time.Duration) (*CA, error) {
 	return LoadCA(dir)
 }
 
-// createFile is writeFile for a file that must not be there; of two at once, one wins.
+// createFile is atomicfile.Write for a file that must not be there; of two at once, one wins.
 func createFile(path string, data []byte, mode fs.FileMode) error {
 	temp := path + "." + rand.Text()
 	if err := atomicfile.Write(temp, data, mode); err != nil {

@@ -35,7 +35,7 @@ func parseDenyList(data []byte) (denyList, error) {
 			continue
 		}
 		serial, isSerial := parseSerial(text)
-		isName := nodeForm.MatchString(text)
+		isName := node.ID(text).Valid()
 		if !isSerial && !isName {
 			return denyList{}, fmt.Errorf("line %d: %.80q is neither a node's name nor a serial number in hex; write one a line", n, text)
 		}
@@ -67,13 +67,8 @@ func readDenyList(dir string) ([]byte, error) {
 
 func parseSerial(text string) (string, bool) {
 	digits := strings.ReplaceAll(text, ":", "")
-	if len(digits) == 0 || len(digits) > maxSerialDigits {
+	if len(digits) > maxSerialDigits || strings.ContainsAny(digits, "+-") { // SetString takes a sign
 		return "", false
-	}
-	for _, c := range digits {
-		if !strings.ContainsRune("0123456789abcdefABCDEF", c) {
-			return "", false
-		}
 	}
 	s, ok := new(big.Int).SetString(digits, 16)
 	if !ok {

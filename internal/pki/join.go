@@ -109,7 +109,7 @@ func writeRenewed(dir string, old, next *material) error {
 	if bytes.Equal(old.files[CAFile], next.files[CAFile]) {
 		return atomicfile.Write(filepath.Join(dir, CertFile), next.files[CertFile], 0o644)
 	}
-	both, err := Bundle(next.files[CAFile], old.files[CAFile])
+	both, err := mergeCertificates(next.files[CAFile], old.files[CAFile])
 	if err != nil {
 		return err
 	}

@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"maps"
 	"path/filepath"
 
 	"github.com/akidb/akidbd/internal/node"
@@ -87,11 +88,9 @@ func newMaterial(files map[string][]byte) (*material, error) {
 	return m, nil
 }
 
-// withDenied is m with another deny list.
+// withDenied is m with another deny list, nil for none.
 func (m *material) withDenied(data []byte) (*material, error) {
-	files := map[string][]byte{CertFile: m.files[CertFile], KeyFile: m.files[KeyFile], CAFile: m.files[CAFile]}
-	if data != nil {
-		files[DenyFile] = data
-	}
+	files := maps.Clone(m.files)
+	files[DenyFile] = data
 	return newMaterial(files)
 }

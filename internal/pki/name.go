@@ -10,9 +10,8 @@ import (
 	"github.com/akidb/akidbd/internal/node"
 )
 
-// The forms of names: node.ID, the configuration's region, and the trust domain of the SPIFFE ID specification.
+// The forms of names beside node.ID: the configuration's region, and the trust domain of the SPIFFE ID specification.
 var (
-	nodeForm   = regexp.MustCompile(`^[a-zA-Z0-9][a-zA-Z0-9.-]{0,63}$`)
 	regionForm = regexp.MustCompile(`^[a-zA-Z0-9][a-zA-Z0-9._-]{0,62}$`)
 	domainForm = regexp.MustCompile(`^[a-z0-9][a-z0-9._-]{0,254}$`)
 )
@@ -67,7 +66,7 @@ func checkNames(domain, region string, id node.ID) error {
 	switch {
 	case !regionForm.MatchString(region):
 		return fmt.Errorf("region %.100q must be 1 to 63 of a-z, A-Z, 0-9, '.', '_' and '-', the first a letter or digit", region)
-	case !nodeForm.MatchString(string(id)):
+	case !id.Valid():
 		return fmt.Errorf("node %.100q must be 1 to 64 of a-z, A-Z, 0-9, '.' and '-', the first a letter or digit", id)
 	}
 	return checkDomain(domain)

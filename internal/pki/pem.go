@@ -77,8 +77,8 @@ func encodeCertificates(certs ...*x509.Certificate) []byte {
 	return out.Bytes()
 }
 
-// Bundle joins PEM certificates without doubles, for the time of two authorities.
-func Bundle(parts ...[]byte) ([]byte, error) {
+// mergeCertificates joins PEM certificates without doubles, for the time of two authorities.
+func mergeCertificates(parts ...[]byte) ([]byte, error) {
 	var all []*x509.Certificate
 	seen := map[string]bool{}
 	for _, p := range parts {

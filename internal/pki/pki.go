@@ -39,10 +39,8 @@ type Identity struct {
 
 	now atomic.Pointer[material]
 
-	mu        sync.Mutex
-	changed   chan struct{} // closed at the next swap
-	reloadErr error         // what is wrong with the files of now, nil when they are in force
-	renewErr  error         // why the last renewal failed, nil when it did not
+	mu      sync.Mutex
+	changed chan struct{} // closed at the next swap
 
 	reloading sync.Mutex
 	complaint string    // what the last look at the files found wrong, to say it once
@@ -82,31 +80,8 @@ func (i *Identity) Self() (node.ID, string) {
 	return m.id, m.region
 }
 
-// TrustDomain is the one of this node's certificate.
-func (i *Identity) TrustDomain() string { return i.now.Load().domain }
-
-// NotAfter is when this node's certificate ends.
-func (i *Identity) NotAfter() time.Time { return i.now.Load().chain[0].NotAfter }
-
-// Health is what a person should know of an identity.
-type Health struct {
-	NotAfter time.Time // when this node's certificate ends
-	Reload   error     // why the files of now are not in force; nil when they are
-	Renewal  error     // why the last renewal failed; nil when it did not
-}
-
-// Health of now.
-func (i *Identity) Health() Health {
-	i.mu.Lock()
-	defer i.mu.Unlock()
-	return Health{NotAfter: i.NotAfter(), Reload: i.reloadErr, Renewal: i.renewErr}
-}
-
-func (i *Identity) note(which *error, err error) {
-	i.mu.Lock()
-	defer i.mu.Unlock()
-	*which = err
-}
+// notAfter is when this node's certificate ends.
+func (i *Identity) notAfter() time.Time { return i.now.Load().chain[0].NotAfter }
 
 // TLS is the configuration of both ends of a link: TLS 1.3, the certificate of now, the other side verified by
 // Verify in every handshake. There are no tickets and no sessions kept.
@@ -163,7 +138,6 @@ func (i *Identity) reload() {
 	defer i.reloading.Unlock()
 	old := i.now.Load()
 	m, err := i.fit(old)
-	i.note(&i.reloadErr, err)
 	if err != nil {
 		i.complain(err)
 		if m = i.newlyDenied(old); m == nil {
@@ -224,7 +198,7 @@ func (i *Identity) newlyDenied(old *material) *material {
 // complain counts and tells a fault once, not at every look.
 func (i *Identity) complain(err error) {
 	i.metrics.failing.Set(1)
-	reason, text := ReasonOf(err), err.Error()
+	reason, text := reasonOf(err), err.Error()
 	key := text
 	if reason != "" {
 		key = string(reason) // its text has the time of now

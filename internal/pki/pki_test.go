@@ -1,7 +1,6 @@
 package pki
 
 import (
-	"bytes"
 	"crypto/ecdsa"
 	"crypto/elliptic"
 	"crypto/rand"
@@ -16,7 +15,6 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
-	"sync"
 	"testing"
 	"time"
 
@@ -26,6 +24,7 @@ import (
 
 	"github.com/akidb/akidbd/internal/atomicfile"
 	"github.com/akidb/akidbd/internal/node"
+	"github.com/akidb/akidbd/internal/testlog"
 )
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
@@ -79,29 +78,12 @@ func (ca *CA) forge(t *testing.T, change func(*x509.Certificate)) (*x509.Certifi
 type rig struct {
 	*Identity
 	dir  string
-	logs *logs
-}
-
-type logs struct {
-	mu sync.Mutex
-	b  bytes.Buffer
-}
-
-func (l *logs) Write(p []byte) (int, error) {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	return l.b.Write(p)
-}
-
-func (l *logs) String() string {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	return l.b.String()
+	logs *testlog.Buffer
 }
 
 func open(t *testing.T, dir, renewURL string) *rig {
 	t.Helper()
-	l := &logs{}
+	l := &testlog.Buffer{}
 	i, err := Open(Config{Dir: dir, RenewURL: renewURL, Logger: slog.New(slog.NewTextHandler(l, nil)), Registerer: prometheus.NewRegistry()})
 	if err != nil {
 		t.Fatal(err)
@@ -159,7 +141,7 @@ func TestInitAndIssue(t *testing.T) {
 	if id, region := r.Self(); id != "eu-1" || region != "eu" {
 		t.Errorf("self %s in %s", id, region)
 	}
-	if got, want := testutil.ToFloat64(r.metrics.notAfter), float64(r.NotAfter().Unix()); got != want || time.Until(r.NotAfter()) > LeafLife {
+	if got, want := testutil.ToFloat64(r.metrics.notAfter), float64(r.notAfter().Unix()); got != want || time.Until(r.notAfter()) > LeafLife {
 		t.Errorf("not after %v, want %v", got, want)
 	}
 	for _, bad := range []struct {

@@ -10,7 +10,7 @@ import (
 // Reason is why a certificate is refused, of a closed set.
 type Reason string
 
-// The reasons. Reasons lists them.
+// The reasons.
 const (
 	ReasonNoCertificate Reason = "no_certificate"
 	ReasonAuthority     Reason = "wrong_ca"           // no trusted authority signed it
@@ -22,12 +22,6 @@ const (
 	ReasonNotYetValid   Reason = "not_yet_valid"      // most often a clock that is wrong
 	ReasonDenied        Reason = "denied"             // on the deny list
 )
-
-// Reasons lists all reasons, for labels of metrics.
-func Reasons() []Reason {
-	return []Reason{ReasonNoCertificate, ReasonAuthority, ReasonNoID, ReasonOtherID, ReasonTrustDomain, ReasonUsage,
-		ReasonExpired, ReasonNotYetValid, ReasonDenied}
-}
 
 // Refusal is a certificate that is not good. Where there is one, it wraps the error of crypto/x509
 // (UnknownAuthorityError, CertificateInvalidError).
@@ -47,8 +41,8 @@ func (r *Refusal) Error() string {
 
 func (r *Refusal) Unwrap() error { return r.Err }
 
-// ReasonOf gives the reason of a refused certificate anywhere in err, "" if there is none.
-func ReasonOf(err error) Reason {
+// reasonOf gives the reason of a refused certificate anywhere in err, "" if there is none.
+func reasonOf(err error) Reason {
 	if r, ok := errors.AsType[*Refusal](err); ok {
 		return r.Reason
 	}

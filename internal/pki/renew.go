@@ -54,7 +54,6 @@ func (r *renewer) run(ctx context.Context) {
 			changed = i.Changed()
 			if now := i.now.Load().chain[0]; !now.Equal(leaf) { // and not a deny list only
 				due, failures, leaf = r.due(), 0, now
-				i.note(&i.renewErr, nil)
 			}
 			continue
 		case <-wait.C:
@@ -66,7 +65,6 @@ func (r *renewer) run(ctx context.Context) {
 		if ctx.Err() != nil {
 			return
 		}
-		i.note(&i.renewErr, err)
 		if err == nil {
 			due, failures = r.due(), 0
 			continue
@@ -75,8 +73,8 @@ func (r *renewer) run(ctx context.Context) {
 		pause := r.pause(failures)
 		due = time.Now().Add(pause)
 		i.metrics.renewFailures.Inc()
-		i.log.Warn("this node's certificate was not renewed", "url", r.url, "err", err, "not_after", i.NotAfter(),
-			"left", time.Until(i.NotAfter()).Round(time.Second), "failures", failures, "retry_in", pause.Round(time.Second))
+		i.log.Warn("this node's certificate was not renewed", "url", r.url, "err", err, "not_after", i.notAfter(),
+			"left", time.Until(i.notAfter()).Round(time.Second), "failures", failures, "retry_in", pause.Round(time.Second))
 	}
 }
 
@@ -93,10 +91,7 @@ func (r *renewer) due() time.Time {
 
 // pause is how long to wait after so many failures: doubled each time, half of it at random.
 func (r *renewer) pause(failures int) time.Duration {
-	p := renewRetryMax
-	if failures < 7 {
-		p = min(p, renewRetry<<(failures-1))
-	}
+	p := min(renewRetryMax, renewRetry<<min(failures-1, 6))
 	return p/2 + time.Duration(float64(p/2)*r.random())
 }
 

@@ -53,11 +53,11 @@ func TestRenewalSchedule(t *testing.T) {
 		if got := testutil.ToFloat64(r.metrics.renewFailures); got != 12 {
 			t.Errorf("%v failures", got)
 		}
-		if left := time.Until(r.NotAfter()); left < LeafLife/3 || strings.Count(r.logs.String(), "was not renewed") != 12 {
+		if left := time.Until(r.notAfter()); left < LeafLife/3 || strings.Count(r.logs.String(), "was not renewed") != 12 {
 			t.Errorf("%v before the end: %s", left, r.logs)
 		}
-		if err := r.Health().Renewal; err == nil || err.Error() != "no answer" {
-			t.Errorf("health: %v", err)
+		if n := strings.Count(r.logs.String(), `err="no answer"`); n != 12 {
+			t.Errorf("the reason is told %d times: %s", n, r.logs)
 		}
 		// Somebody else replaces it: nothing is asked for half a life.
 		fail.Store(false)
@@ -65,11 +65,18 @@ func TestRenewalSchedule(t *testing.T) {
 		r.reloadOK(t)
 		time.Sleep(LeafLife * 4 / 10)
 		synctest.Wait()
-		if h := r.Health(); h.Renewal != nil || h.NotAfter != r.NotAfter() {
-			t.Errorf("health: %+v", h)
+		if got, want := testutil.ToFloat64(r.metrics.notAfter), float64(r.notAfter().Unix()); got != want {
+			t.Errorf("not after %v, want %v", got, want)
 		}
 		if len(calls) != 0 {
 			t.Errorf("asked %d times for one that is new", len(calls))
+		}
+		// The failures before it are over: the next one is the first again.
+		fail.Store(true)
+		<-calls
+		synctest.Wait()
+		if n := strings.Count(r.logs.String(), "failures=1 retry_in="); n != 2 {
+			t.Errorf("%d first failures, want 2: %s", n, r.logs)
 		}
 		cancel()
 		<-ended

@@ -23,12 +23,13 @@ import (
 	"time"
 
 	"github.com/akidb/akidbd/internal/node"
+	"github.com/akidb/akidbd/internal/testlog"
 )
 
 // serve runs the authority's server for the test and gives its URL.
-func (ca *CA) serve(t *testing.T) (url string, l *logs) {
+func (ca *CA) serve(t *testing.T) (url string, l *testlog.Buffer) {
 	t.Helper()
-	l = &logs{}
+	l = &testlog.Buffer{}
 	s, err := NewServer(ServerConfig{Dir: ca.dir, Address: "127.0.0.1:0", Logger: slog.New(slog.NewTextHandler(l, nil))})
 	if err != nil {
 		t.Fatal(err)
@@ -91,7 +92,7 @@ func TestJoinAndRenew(t *testing.T) {
 	connect(t, a, b).works(t)
 	// The server knows another authority by now, and so will the node.
 	ca2 := newCA(t, "akidb.local")
-	both, err := Bundle(ca.BundlePEM(), ca2.BundlePEM())
+	both, err := mergeCertificates(ca.BundlePEM(), ca2.BundlePEM())
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -260,12 +261,12 @@ func TestImpostorHearsNothing(t *testing.T) {
 			s.StartTLS()
 			defer s.Close()
 			_, _, err := Join(t.Context(), token(t, ca, "eu-1", s.URL), "", filepath.Join(t.TempDir(), "node"))
-			if ReasonOf(err) != c.want || heard.Load() != 0 {
+			if reasonOf(err) != c.want || heard.Load() != 0 {
 				t.Errorf("join: %v after %d requests, want %s", err, heard.Load(), c.want)
 			}
 			r := open(t, ca.issue(t, "eu-1", "eu"), s.URL)
 			err = r.renewer.once(t.Context())
-			if want := c.want; name != "without authority" && ReasonOf(err) != want || name == "without authority" && ReasonOf(err) != ReasonOtherID || heard.Load() != 0 {
+			if want := c.want; name != "without authority" && reasonOf(err) != want || name == "without authority" && reasonOf(err) != ReasonOtherID || heard.Load() != 0 {
 				t.Errorf("renew: %v after %d requests", err, heard.Load())
 			}
 		})

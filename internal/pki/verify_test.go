@@ -13,11 +13,15 @@ import (
 	"time"
 )
 
+// reasons is the closed set.
+var reasons = []Reason{ReasonNoCertificate, ReasonAuthority, ReasonNoID, ReasonOtherID, ReasonTrustDomain, ReasonUsage,
+	ReasonExpired, ReasonNotYetValid, ReasonDenied}
+
 func TestRefusals(t *testing.T) {
 	ca, other := newCA(t, "akidb.local"), newCA(t, "akidb.local")
 	foreign := newCA(t, "elsewhere.example")
 	dir := ca.issue(t, "me", "eu")
-	bundle, err := Bundle(ca.BundlePEM(), foreign.BundlePEM()) // trusted, and yet another fleet
+	bundle, err := mergeCertificates(ca.BundlePEM(), foreign.BundlePEM()) // trusted, and yet another fleet
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -73,23 +77,23 @@ func TestRefusals(t *testing.T) {
 				if err != nil || id != "eu-1" || region != "eu" {
 					t.Fatalf("%s in %s: %v", id, region, err)
 				}
-			} else if ReasonOf(err) != c.want || !strings.Contains(err.Error(), c.text) || id != "" || region != "" {
+			} else if reasonOf(err) != c.want || !strings.Contains(err.Error(), c.text) || id != "" || region != "" {
 				t.Fatalf("%s in %s: %v, want %s with %q", id, region, err, c.want, c.text)
 			}
-			if c.want != "" && !slices.Contains(Reasons(), c.want) {
+			if c.want != "" && !slices.Contains(reasons, c.want) {
 				t.Errorf("%s is not of the closed set", c.want)
 			}
 			// The handshake says the same, whichever end shows it.
 			raw := &tls.Config{MinVersion: tls.VersionTLS13, InsecureSkipVerify: true, Certificates: []tls.Certificate{pair(leaf, key)}, ClientAuth: tls.RequireAnyClientCert}
-			if _, server := shake(t, raw, r.TLS(nil)); ReasonOf(server) != c.want {
+			if _, server := shake(t, raw, r.TLS(nil)); reasonOf(server) != c.want {
 				t.Errorf("as a client: %v", server)
 			}
-			if client, _ := shake(t, r.TLS(nil), raw); ReasonOf(client) != c.want {
+			if client, _ := shake(t, r.TLS(nil), raw); reasonOf(client) != c.want {
 				t.Errorf("as a server: %v", client)
 			}
 		})
 	}
-	if _, _, err := r.Verify(nil); ReasonOf(err) != ReasonNoCertificate {
+	if _, _, err := r.Verify(nil); reasonOf(err) != ReasonNoCertificate {
 		t.Errorf("nothing shown: %v", err)
 	}
 	bare := &tls.Config{MinVersion: tls.VersionTLS13, InsecureSkipVerify: true}
@@ -126,11 +130,11 @@ func TestExpiredAuthority(t *testing.T) {
 	}
 	leaf, _ := ca.forge(t, func(c *x509.Certificate) { c.NotAfter = time.Now().Add(2 * CALife) })
 	_, _, err = m.verify([]*x509.Certificate{leaf}, ca.cert.NotAfter.Add(time.Hour))
-	if ReasonOf(err) != ReasonExpired || !strings.Contains(err.Error(), "its authority") {
+	if reasonOf(err) != ReasonExpired || !strings.Contains(err.Error(), "its authority") {
 		t.Errorf("%v", err)
 	}
 	_, _, err = m.verify([]*x509.Certificate{leaf}, time.Unix(0, 0))
-	if ReasonOf(err) != ReasonNotYetValid || !strings.Contains(err.Error(), "1970-01-01") {
+	if reasonOf(err) != ReasonNotYetValid || !strings.Contains(err.Error(), "1970-01-01") {
 		t.Errorf("%v", err)
 	}
 }

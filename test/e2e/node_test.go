@@ -16,6 +16,8 @@ import (
 	"syscall"
 	"testing"
 	"time"
+
+	"github.com/akidb/akidbd/internal/testlog"
 )
 
 // node is one running akidbd.
@@ -25,7 +27,7 @@ type node struct {
 	url    string
 	socket string
 	config string
-	log    *bytes.Buffer
+	log    *testlog.Buffer
 	ready  time.Duration // from its start until /readyz said 200
 	ended  chan error
 }
@@ -60,7 +62,7 @@ func minilm(t *testing.T, more string) string {
 // start runs the program in dir and waits until it is ready.
 func start(t *testing.T, dir string) *node {
 	t.Helper()
-	n := &node{t: t, socket: filepath.Join(dir, "admin.sock"), config: filepath.Join(dir, "akidbd.yaml"), log: &bytes.Buffer{}, ended: make(chan error, 1)}
+	n := &node{t: t, socket: filepath.Join(dir, "admin.sock"), config: filepath.Join(dir, "akidbd.yaml"), log: &testlog.Buffer{}, ended: make(chan error, 1)}
 	if _, err := os.Stat(n.config); err != nil {
 		n.configure(configuration(t, dir, minilm(t, "")))
 	}
