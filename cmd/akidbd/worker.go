@@ -53,11 +53,8 @@ func workerCommand() *cobra.Command {
 		Args:   cobra.NoArgs,
 		RunE: func(*cobra.Command, []string) error {
 			return worker.Main(func(library string, log *slog.Logger) (string, infer.Open, error) {
-				runtime, err := ort.Load(library, log)
-				if err != nil {
-					return "", nil, err
-				}
-				return runtime.Version, withFaults(runtime.Open), nil
+				version, open, err := ort.LoadOpen(library, log)
+				return version, withFaults(open), err
 			})
 		},
 	}

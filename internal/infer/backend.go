@@ -2,6 +2,8 @@ package infer
 
 import (
 	"context"
+	"fmt"
+	"runtime/debug"
 
 	"github.com/akidb/akidbd/internal/embedding"
 	"github.com/akidb/akidbd/internal/infer/modeldir"
@@ -62,6 +64,32 @@ type Backend interface {
 	Run(ctx context.Context, b Batch) (Output, error)
 	Done() <-chan struct{}
 	Close() error
+}
+
+// SafeRun runs the batch and checks what comes back: a panic of the backend, and an answer of other rows or dimensions
+// than asked, are errors that hit this batch only.
+func SafeRun(ctx context.Context, b Backend, batch Batch) (out Output, err error) {
+	defer func() {
+		if p := recover(); p != nil {
+			err = fmt.Errorf("panic in the backend: %v\n%s", p, debug.Stack())
+		}
+	}()
+	if out, err = b.Run(ctx, batch); err == nil {
+		err = out.check(len(batch.Rows), b.Caps().Dimensions)
+	}
+	return out, err
+}
+
+func (o Output) check(rows, dims int) error {
+	if len(o.Vectors) != rows {
+		return fmt.Errorf("the backend answered %d vectors for %d rows", len(o.Vectors), rows)
+	}
+	for _, v := range o.Vectors {
+		if len(v) != dims {
+			return fmt.Errorf("the backend answered a vector of %d dimensions, the model has %d", len(v), dims)
+		}
+	}
+	return nil
 }
 
 // Hosted is a Backend in a process of its own. The engine looks for it.

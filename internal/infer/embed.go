@@ -254,10 +254,7 @@ func (e *Engine) submit(ctx context.Context, in *instance, rows [][]int32) (*cal
 
 // admit says whether the rows may wait. e.mu is held.
 func (e *Engine) admit(ctx context.Context, in *instance, rows [][]int32) error {
-	if e.closed {
-		return embedding.Errorf(embedding.CodeUnavailable, "this node is shutting down")
-	}
-	if in.lost && !e.holds(in) {
+	if e.refuses(in) {
 		return e.lossOf(in)
 	}
 	if ctx.Err() != nil {
@@ -317,16 +314,10 @@ func (e *Engine) fail(c *call, err error) {
 	e.calls--
 	close(c.done)
 	for _, it := range c.items {
-		kept := it.waiters[:0]
-		for _, w := range it.waiters {
-			if w.call != c {
-				kept = append(kept, w)
-			}
-		}
 		was := len(it.waiters)
-		it.waiters = kept
+		it.waiters = slices.DeleteFunc(it.waiters, func(w waiter) bool { return w.call == c })
 		it.calls = slices.DeleteFunc(it.calls, func(o *call) bool { return o == c })
-		if len(kept) > 0 || was == 0 {
+		if len(it.waiters) > 0 || was == 0 {
 			continue
 		}
 		if it.run != nil {

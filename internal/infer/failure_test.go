@@ -264,7 +264,7 @@ func TestInstallThatFailsLeavesTheOldVersion(t *testing.T) {
 func TestFailedModelSaysWhy(t *testing.T) {
 	r := newRig(t, nil)
 	r.fail = errTest
-	if err := r.Announce("m", infer.Settings{Aliases: []string{"default"}}); err != nil {
+	if err := r.Configure(map[string]infer.Settings{"m": {Aliases: []string{"default"}}}); err != nil {
 		t.Fatal(err)
 	}
 	_, err := r.ask("w1")

@@ -33,9 +33,11 @@ type suspicion struct {
 
 // holds says whether requests for a lost instance wait for its successor. e.mu is held.
 func (e *Engine) holds(in *instance) bool {
-	en := e.entries[in.artifact.Model.Name]
-	return en != nil && en.current == in && time.Now().Before(in.holdUntil)
+	return e.entryOf(in) != nil && time.Now().Before(in.holdUntil)
 }
+
+// refuses says whether nothing can wait for the instance; lossOf says why. e.mu is held.
+func (e *Engine) refuses(in *instance) bool { return e.closed || in.lost && !e.holds(in) }
 
 // heir is the instance that took over what the lost one had, or in itself.
 func (in *instance) heir() *instance {
@@ -52,7 +54,7 @@ func (e *Engine) adopt(in, old *instance) {
 		return
 	}
 	if in.artifact.Model != old.artifact.Model || in.caps.Dimensions != old.caps.Dimensions || in.caps.MaxTokens < old.artifact.Spec.MaxTokens {
-		e.failQueue(old, e.lossOf(old))
+		e.failQueue(old)
 		return
 	}
 	old.successor = in
@@ -168,8 +170,14 @@ func (e *Engine) suspected(in *instance, rows [][]int32) ([]int, error) {
 }
 
 func (en *entry) noteLoss(reason string) {
-	en.losses = slices.DeleteFunc(en.losses, func(t time.Time) bool { return time.Since(t) > lossWindow })
 	en.losses, en.loss = append(en.losses, time.Now()), reason
+	en.recentLosses() // or the list would grow for ever
+}
+
+// recentLosses counts the losses within lossWindow and forgets the others.
+func (en *entry) recentLosses() int {
+	en.losses = slices.DeleteFunc(en.losses, func(t time.Time) bool { return time.Since(t) > lossWindow })
+	return len(en.losses)
 }
 
 // Unsteady says which model's backend is lost again and again although the model may answer at the moment, and why;
@@ -178,13 +186,8 @@ func (e *Engine) Unsteady() string {
 	e.mu.Lock()
 	defer e.mu.Unlock()
 	for _, name := range slices.Sorted(maps.Keys(e.entries)) {
-		en, n := e.entries[name], 0
-		for _, t := range en.losses {
-			if time.Since(t) <= lossWindow {
-				n++
-			}
-		}
-		if n >= unsteadyLosses {
+		en := e.entries[name]
+		if n := en.recentLosses(); n >= unsteadyLosses {
 			return fmt.Sprintf("model %s: its backend was lost %d times within %v, the last time: %s", name, n, lossWindow, en.loss)
 		}
 	}

@@ -151,7 +151,7 @@ func (e *Engine) Run(ctx context.Context) error {
 	e.mu.Lock()
 	e.closed = true
 	for _, in := range e.instances {
-		e.failQueue(in, embedding.Errorf(embedding.CodeUnavailable, "this node is shutting down"))
+		e.failQueue(in)
 	}
 	instances := e.instances
 	e.instances = nil

@@ -95,6 +95,14 @@ func (in *instance) isLost() bool {
 	}
 }
 
+// entryOf is the entry whose current instance in is, nil when there is none. e.mu is held.
+func (e *Engine) entryOf(in *instance) *entry {
+	if en := e.entries[in.artifact.Model.Name]; en != nil && en.current == in {
+		return en
+	}
+	return nil
+}
+
 // acquire finds the instance for an asked model and holds it until release.
 func (e *Engine) acquire(asked string) (*instance, error) {
 	e.mu.Lock()

@@ -108,18 +108,19 @@ func (q *queue) cut(lo, hi int) {
 
 // head is the index of the item to be served next, -1 when the queue is empty.
 func (q *queue) head() int {
-	best := -1
+	best, least := -1, uint64(0)
 	for i, it := range q.byLen {
-		if best < 0 || it.before(q.byLen[best]) {
-			best = i
+		tag := it.tag()
+		if best < 0 || tag < least || tag == least && it.seq < q.byLen[best].seq {
+			best, least = i, tag
 		}
 	}
 	return best
 }
 
 // take removes and returns the head and its neighbours in length, at most budget padded tokens. The head is
-// returned even when it alone is over the budget. rows is the most rows. overhead is what a run costs besides its rows, in padded
-// tokens.
+// returned even when it alone is over the budget. rows is the most rows, as Caps.MaxRows limits them. overhead is what
+// a run costs besides its rows, in padded tokens.
 func (q *queue) take(budget, rows, overhead int) []*item {
 	h := q.head()
 	if h < 0 {

@@ -45,9 +45,9 @@ func (e *Engine) lose(in *instance, reason string) {
 			r.cancel(errNobodyWaits)
 		}
 	}
-	en := e.entries[in.artifact.Model.Name]
-	if en == nil || en.current != in {
-		e.failQueue(in, e.lossOf(in))
+	en := e.entryOf(in)
+	if en == nil {
+		e.failQueue(in)
 		return
 	}
 	en.state, en.reason = embedding.ModelFailed, reason
@@ -62,7 +62,7 @@ func (e *Engine) lose(in *instance, reason string) {
 		in.holdUntil = time.Now().Add(e.cfg.Hold)
 	}
 	if !e.holds(in) {
-		e.failQueue(in, e.lossOf(in))
+		e.failQueue(in)
 	}
 	e.reopen(en, in)
 }
@@ -135,7 +135,7 @@ func (e *Engine) reopen(en *entry, lost *instance) {
 			en.reason = err.Error()
 			if en.reopens >= hopelessAfter {
 				lost.holdUntil = time.Time{}
-				e.failQueue(lost, e.lossOf(lost))
+				e.failQueue(lost)
 			}
 			e.reopen(en, lost)
 		}

@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"math"
-	"runtime/debug"
 	"slices"
 	"time"
 
@@ -44,18 +43,16 @@ func (r *run) leave() {
 // ends. e.mu is held.
 func (e *Engine) dispatch() {
 	for {
-		in := e.next()
+		in, head := e.next()
 		if in == nil {
 			return
 		}
-		e.start(in)
+		e.start(in, head)
 	}
 }
 
-// next is the instance to serve: of those with a free lane, the one whose head comes first.
-func (e *Engine) next() *instance {
-	var best *instance
-	var bestHead *item
+// next is the instance to serve and its head: of those with a free lane, the one whose head comes first.
+func (e *Engine) next() (best *instance, bestHead *item) {
 	for _, in := range e.instances {
 		if in.lost || e.freeLanes(in) == 0 {
 			continue
@@ -72,11 +69,11 @@ func (e *Engine) next() *instance {
 			best, bestHead = in, it
 		}
 	}
-	return best
+	return best, bestHead
 }
 
-// start takes a batch from the instance's queue and runs it.
-func (e *Engine) start(in *instance) {
+// start takes the batch of the head from the instance's queue and runs it.
+func (e *Engine) start(in *instance, head *item) {
 	free := e.freeLanes(in)
 	wide := e.cores == 0 && e.wantsWide(in)
 	if wide {
@@ -84,11 +81,10 @@ func (e *Engine) start(in *instance) {
 	}
 	items := in.queue.take(e.budget(in, free), in.maxRows(), in.caps.RunOverhead)
 	rows := make([][]int32, len(items))
-	tokens, first := 0, items[0].tag()
+	tokens, first := 0, head.tag()
 	for i, it := range items {
 		rows[i] = it.ids
 		tokens += len(it.ids)
-		first = min(first, it.tag())
 	}
 	for _, it := range items {
 		for _, c := range it.calls {
@@ -123,7 +119,7 @@ func (e *Engine) start(in *instance) {
 	e.wg.Go(func() {
 		ctx, stop := context.WithTimeoutCause(ctx, e.cfg.RunTimeout, errRunTimeout)
 		defer stop()
-		out, err := safeRun(ctx, in.backend, b)
+		out, err := SafeRun(ctx, in.backend, b)
 		e.ended(r, out, err, context.Cause(ctx))
 	})
 }
@@ -138,16 +134,6 @@ func (e *Engine) budget(in *instance, free int) int {
 	return min(limit, max(share, 1))
 }
 
-// safeRun turns a panic of the backend into an error: only its batch is hit.
-func safeRun(ctx context.Context, b Backend, batch Batch) (out Output, err error) {
-	defer func() {
-		if p := recover(); p != nil {
-			err = fmt.Errorf("panic in the backend: %v\n%s", p, debug.Stack())
-		}
-	}()
-	return b.Run(ctx, batch)
-}
-
 // ended takes a run's result, answers or retries its items and starts what can start now.
 func (e *Engine) ended(r *run, out Output, err, cause error) {
 	e.mu.Lock()
@@ -160,9 +146,6 @@ func (e *Engine) ended(r *run, out Output, err, cause error) {
 	e.freeCores(r)
 	delete(e.runs, r)
 	r.cancel(nil)
-	if err == nil {
-		err = checkOutput(out, len(r.items), r.in.caps.Dimensions)
-	}
 	switch {
 	case r.stuck:
 	case err == nil:
@@ -247,7 +230,7 @@ func (e *Engine) retryAlone(r *run, it *item, err error) {
 // requeue puts an item back into the queue, or fails it when nothing will take it from there.
 func (e *Engine) requeue(it *item, r *run) {
 	in := r.in.heir()
-	if e.closed || (in.lost && !e.holds(in)) {
+	if e.refuses(in) {
 		e.answer(it, r, nil, e.lossOf(in))
 		return
 	}
@@ -262,37 +245,19 @@ func (e *Engine) failRun(r *run, err error) {
 	}
 }
 
-// failQueue answers everything that waits for the instance with err.
-func (e *Engine) failQueue(in *instance, err error) {
-	items := in.queue.byLen
+// failQueue answers everything that waits for the instance with lossOf. e.mu is held.
+func (e *Engine) failQueue(in *instance) {
+	err, items := e.lossOf(in), in.queue.byLen
 	e.addQueued(-in.queue.tokens)
 	in.queue = queue{}
 	for _, it := range items {
-		waiters := it.waiters
-		it.waiters = nil
-		for _, w := range waiters {
-			if !w.call.settled() {
-				e.fail(w.call, err)
-			}
-		}
+		e.answer(it, nil, nil, err)
 	}
 }
 
 func (e *Engine) addQueued(tokens int) {
 	e.queued += tokens
 	e.metrics.queueTokens.Set(float64(e.queued))
-}
-
-func checkOutput(out Output, rows, dims int) error {
-	if len(out.Vectors) != rows {
-		return fmt.Errorf("the backend answered %d vectors for %d rows", len(out.Vectors), rows)
-	}
-	for _, v := range out.Vectors {
-		if len(v) != dims {
-			return fmt.Errorf("the backend answered a vector of %d dimensions, the model has %d", len(v), dims)
-		}
-	}
-	return nil
 }
 
 func finite(v []float32) bool {

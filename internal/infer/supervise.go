@@ -46,7 +46,7 @@ func (e *Engine) look(in *instance) {
 	switch {
 	case in.lost:
 		if len(in.queue.byLen) > 0 && !e.holds(in) {
-			e.failQueue(in, e.lossOf(in))
+			e.failQueue(in)
 		}
 	case in.isLost():
 		e.lose(in, in.end())
@@ -87,10 +87,7 @@ func (e *Engine) probe(in *instance) {
 	e.wg.Go(func() {
 		ctx, cancel := context.WithTimeout(e.ctx, canaryTimeout)
 		defer cancel()
-		out, err := safeRun(ctx, in.backend, Batch{Rows: [][]int32{{0}}})
-		if err == nil {
-			err = checkOutput(out, 1, in.caps.Dimensions)
-		}
+		out, err := SafeRun(ctx, in.backend, Batch{Rows: [][]int32{{0}}})
 		if err == nil && !finite(out.Vectors[0]) {
 			err = errors.New("the model computed a NaN or infinite number for the canary")
 		}
@@ -112,7 +109,7 @@ func (e *Engine) probe(in *instance) {
 // healthy notes that the backend answers. e.mu is held.
 func (e *Engine) healthy(in *instance) {
 	in.active, in.suspects, in.doubtful = time.Now(), 0, false
-	if en := e.entries[in.artifact.Model.Name]; en != nil && en.current == in && en.state != embedding.ModelReady {
+	if en := e.entryOf(in); en != nil && en.state != embedding.ModelReady {
 		en.state, en.reason = embedding.ModelReady, ""
 		e.log.Info("model answers again", "model", in.artifact.Model)
 	}
@@ -123,7 +120,7 @@ func (e *Engine) strike(in *instance, err error) {
 	e.metrics.canaries.Inc()
 	in.suspects++
 	in.doubtful = true
-	if en := e.entries[in.artifact.Model.Name]; en != nil && en.current == in && en.state == embedding.ModelReady {
+	if en := e.entryOf(in); en != nil && en.state == embedding.ModelReady {
 		en.state, en.reason = embedding.ModelFailed, fmt.Sprintf("its canary failed: %v", err)
 		e.log.Error("model does not answer its canary", "model", in.artifact.Model, "err", err)
 	}

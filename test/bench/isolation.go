@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"log/slog"
 
 	"github.com/akidb/akidbd/internal/infer"
 	"github.com/akidb/akidbd/internal/infer/ort"
@@ -13,15 +12,7 @@ import (
 )
 
 // beWorker makes this program the worker of its own servers, as `akidbd worker` is.
-func beWorker() error {
-	return worker.Main(func(library string, log *slog.Logger) (string, infer.Open, error) {
-		r, err := ort.Load(library, log)
-		if err != nil {
-			return "", nil, err
-		}
-		return r.Version, r.Open, nil
-	})
-}
+func beWorker() error { return worker.Main(ort.LoadOpen) }
 
 // isolation compares a server that computes in a worker process with one that computes in its own, in short slices
 // that alternate and have the same texts: the machine drifts by more than the difference.
@@ -34,8 +25,8 @@ func (b *bench) isolation(ctx context.Context) (err error) {
 	}{{"none", b.runtime.Open}, {"process", host.Open}}
 	servers := map[string]*server{}
 	for _, o := range opens {
-		s, err := b.serveOver(ctx, "isolation-"+o.name, infer.WideAuto, o.open)
-		if err != nil {
+		var s *server // err is the named result: a failed stop must reach it
+		if s, err = b.serveOver(ctx, "isolation-"+o.name, infer.WideAuto, o.open); err != nil {
 			return err
 		}
 		servers[o.name] = s

@@ -29,10 +29,7 @@ func (b *bench) lone(ctx context.Context) error {
 			return err
 		}
 		err = b.pairs(ctx, s, lengths)
-		if stopErr := s.stop(); err == nil {
-			err = stopErr
-		}
-		if err != nil {
+		if err = errors.Join(err, s.stop()); err != nil {
 			return err
 		}
 	}
@@ -79,6 +76,9 @@ func (b *bench) pairs(ctx context.Context, s *server, lengths string) error {
 			continue
 		}
 		server, bare, difference, empty = append(server, asked), append(bare, alone), append(difference, asked-alone), append(empty, live)
+	}
+	if len(difference) == 0 {
+		return fmt.Errorf("no pair was measured beyond the first %d: take a longer --step or more --rounds", warmup)
 	}
 	fmt.Printf("| %s | %.2f ms | %.2f ms | **%+.2f ms** | %+.2f ms | %.2f ms | %+.2f ms |\n", lengths, median(server), median(bare),
 		median(server)-median(bare), median(difference), median(empty), median(difference)-median(empty))

@@ -43,6 +43,15 @@ func Load(path string, log *slog.Logger) (*Runtime, error) {
 	return &Runtime{Path: path, Version: version, log: log}, nil
 }
 
+// LoadOpen loads the library for as long as the process lives, and gives its version and what opens a model with it.
+func LoadOpen(library string, log *slog.Logger) (string, infer.Open, error) {
+	r, err := Load(library, log)
+	if err != nil {
+		return "", nil, err
+	}
+	return r.Version, r.Open, nil
+}
+
 // Close ends the library's environment. Every backend must be closed before.
 func (r *Runtime) Close() error { return onnx.DestroyEnvironment() }
 

@@ -49,7 +49,7 @@ func (b *backend) Run(ctx context.Context, batch infer.Batch) (infer.Output, err
 	if err != nil {
 		return infer.Output{}, err
 	}
-	if err := p.send(kindRun, id, func(buf []byte) []byte { return appendBatch(buf, batch) }); err != nil {
+	if err := p.out.send(kindRun, id, func(buf []byte) []byte { return appendBatch(buf, batch) }); err != nil {
 		// Half a frame may be out: nothing can follow it. A dying worker's own cause is the better one.
 		if !p.waitDead() {
 			p.kill(reasonProtocol, "its socket broke: "+err.Error())
@@ -60,7 +60,7 @@ func (b *backend) Run(ctx context.Context, batch infer.Batch) (infer.Output, err
 		return r.out, r.err
 	case <-ctx.Done():
 	}
-	_ = p.send(kindCancel, id, nil) // a broken socket is seen by the reader
+	_ = p.out.send(kindCancel, id, nil) // a broken socket is seen by the reader
 	timer := time.NewTimer(abortGrace)
 	defer timer.Stop()
 	var r result

@@ -2,10 +2,12 @@ package worker
 
 import (
 	"encoding/binary"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
 	"math"
+	"sync"
 
 	"github.com/akidb/akidbd/internal/infer"
 )
@@ -32,7 +34,7 @@ const (
 	kindOpened  kind = 17 // JSON infer.Caps
 	kindVectors kind = 18
 	kindFailed  kind = 19 // a byte, 1 when the run was canceled, and the message
-	kindBeat    kind = 20 // resident memory in bytes (uint64); its id counts
+	kindBeat    kind = 20 // resident memory in bytes (uint64)
 )
 
 const (
@@ -76,6 +78,37 @@ func begin(buf []byte, k kind, id uint64) []byte {
 func seal(buf []byte) []byte {
 	binary.LittleEndian.PutUint32(buf, uint32(len(buf)-headerBytes))
 	return buf
+}
+
+// frameWriter writes frames to w, one at a time. It is safe for concurrent use.
+type frameWriter struct {
+	mu  sync.Mutex
+	w   io.Writer
+	buf []byte // of the frame being written
+}
+
+// send writes one frame; payload, which may be nil, appends to what it is given.
+func (f *frameWriter) send(k kind, id uint64, payload func([]byte) []byte) error {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.buf = begin(f.buf, k, id)
+	if payload != nil {
+		f.buf = payload(f.buf)
+	}
+	_, err := f.w.Write(seal(f.buf))
+	return err
+}
+
+// sendJSON writes v in a frame whose payload has at most limit bytes.
+func (f *frameWriter) sendJSON(k kind, v any, limit int) error {
+	data, err := json.Marshal(v)
+	if err != nil {
+		return err
+	}
+	if len(data) > limit {
+		return fmt.Errorf("the description of the model has %d bytes, at most %d are sent", len(data), limit)
+	}
+	return f.send(k, 0, func(buf []byte) []byte { return append(buf, data...) })
 }
 
 // runLimit is the largest payload of a run for a backend: no row is empty, so there are no more rows than tokens.

@@ -2,7 +2,6 @@ package worker
 
 import (
 	"bufio"
-	"bytes"
 	"context"
 	"encoding/binary"
 	"encoding/json"
@@ -28,8 +27,7 @@ type process struct {
 	stderr  *os.File
 	version string // of the library
 
-	writing sync.Mutex
-	out     []byte // the frame being written
+	out frameWriter
 
 	mu      sync.Mutex
 	calls   map[uint64]*call
@@ -92,7 +90,7 @@ func spawn(h *Host) (*process, error) {
 		return nil, errors.Join(err, conn.Close(), r.Close())
 	}
 	p := &process{
-		host: h, cmd: cmd, conn: conn, stderr: r, calls: map[uint64]*call{},
+		host: h, cmd: cmd, conn: conn, out: frameWriter{w: conn}, stderr: r, calls: map[uint64]*call{},
 		control: make(chan reply, 2), done: make(chan struct{}), gone: make(chan struct{}),
 	}
 	p.idle = sync.NewCond(&p.mu)
@@ -149,11 +147,10 @@ func (p *process) look(read, waited <-chan error) error {
 			}
 			return err
 		case err := <-read: // it is ending, or talks nonsense
-			read = nil
+			read, seen, missed = nil, p.frames.Load(), 0
 			if errors.Is(err, errProtocol) {
 				p.kill(reasonProtocol, err.Error())
 			}
-			missed = missedWhileLoading - 5
 		case <-tick.C:
 			// Looks are counted, not time: after a stop of the whole machine or of this process, what the worker
 			// sent meanwhile is read before the next look.
@@ -163,7 +160,10 @@ func (p *process) look(read, waited <-chan error) error {
 			}
 			missed++
 			limit := missedWhileLoading
-			if p.serving.Load() && read != nil {
+			switch {
+			case read == nil:
+				limit = missedEnding
+			case p.serving.Load():
 				limit = missedLooks
 			}
 			switch {
@@ -184,6 +184,12 @@ func (p *process) kill(reason, detail string) {
 	}
 	p.mu.Unlock()
 	_ = p.cmd.Process.Kill() // fails only when it ended already
+}
+
+// discard ends a worker that got no model, and waits until nothing of it is left.
+func (p *process) discard() {
+	p.kill(reasonStuck, "it is not needed")
+	<-p.gone
 }
 
 // end notes that the process is gone and fails what waits for it.
@@ -241,29 +247,6 @@ func (p *process) isDead() bool {
 	default:
 		return false
 	}
-}
-
-// send writes one frame.
-func (p *process) send(k kind, id uint64, payload func([]byte) []byte) error {
-	p.writing.Lock()
-	defer p.writing.Unlock()
-	p.out = begin(p.out, k, id)
-	if payload != nil {
-		p.out = payload(p.out)
-	}
-	_, err := p.conn.Write(seal(p.out))
-	return err
-}
-
-func (p *process) sendJSON(k kind, v any) error {
-	data, err := json.Marshal(v)
-	if err != nil {
-		return err
-	}
-	if len(data) > maxJSON {
-		return fmt.Errorf("the description of the model has %d bytes, at most %d are sent to a worker", len(data), maxJSON)
-	}
-	return p.send(k, 0, func(b []byte) []byte { return append(b, data...) })
 }
 
 // read takes frames until the socket ends.
@@ -347,7 +330,7 @@ func (p *process) take(h header, c *call, data []byte) error {
 
 // ask sends a request that only one caller makes at a time, and decodes its answer into v.
 func (p *process) ask(ctx context.Context, k kind, request any, answer kind, v any) error {
-	if err := p.sendJSON(k, request); err != nil {
+	if err := p.out.sendJSON(k, request, maxJSON); err != nil {
 		if p.waitDead() {
 			return p.why()
 		}
@@ -357,7 +340,7 @@ func (p *process) ask(ctx context.Context, k kind, request any, answer kind, v a
 	case r := <-p.control:
 		switch r.kind {
 		case answer:
-			return json.NewDecoder(bytes.NewReader(r.data)).Decode(v)
+			return json.Unmarshal(r.data, v)
 		case kindFailed:
 			return errors.New(string(r.data[min(1, len(r.data)):]))
 		}
@@ -428,7 +411,7 @@ func (p *process) close() error {
 	p.mu.Unlock()
 	if !p.isDead() {
 		_ = p.conn.SetWriteDeadline(time.Now().Add(closeGrace)) // a stopped worker reads nothing
-		_ = p.send(kindClose, 0, nil)
+		_ = p.out.send(kindClose, 0, nil)
 	}
 	for _, step := range []struct {
 		grace time.Duration

@@ -13,7 +13,8 @@ import (
 	"time"
 )
 
-// What of a worker's standard error is logged: a burst, enough for the stack of the goroutine that crashed, then so many lines a second.
+// What of a worker's standard error is logged: a burst, enough for the stack of the goroutine that crashed, then so
+// many lines a second.
 const (
 	maxLine   = 8 << 10
 	lineBurst = 60
@@ -25,6 +26,12 @@ const (
 func relay(r io.Reader, log *slog.Logger, now func() time.Time) (headline string) {
 	in := bufio.NewReaderSize(r, maxLine)
 	left, at, dropped := float64(lineBurst), now(), 0
+	tellDropped := func() {
+		if dropped > 0 {
+			log.Warn("lines of a worker were left out", "lines", dropped)
+			dropped = 0
+		}
+	}
 	for {
 		line, err := in.ReadSlice('\n')
 		whole := err == nil
@@ -42,17 +49,13 @@ func relay(r io.Reader, log *slog.Logger, now func() time.Time) (headline string
 			if left < 1 {
 				dropped++
 			} else {
-				if left--; dropped > 0 {
-					log.Warn("lines of a worker were left out", "lines", dropped)
-					dropped = 0
-				}
+				left--
+				tellDropped()
 				logLine(log, text)
 			}
 		}
 		if !whole {
-			if dropped > 0 {
-				log.Warn("lines of a worker were left out", "lines", dropped)
-			}
+			tellDropped()
 			return headline
 		}
 	}
@@ -60,12 +63,9 @@ func relay(r io.Reader, log *slog.Logger, now func() time.Time) (headline string
 
 // isHeadline knows how the Go runtime begins to say why it dies, and glibc.
 func isHeadline(line string) bool {
-	for _, prefix := range []string{"SIG", "fatal error: ", "panic: ", "runtime: out of memory", "terminate called", "free(): ", "malloc(): ", "double free"} {
-		if strings.HasPrefix(line, prefix) {
-			return true
-		}
-	}
-	return false
+	beginnings := []string{"SIG", "fatal error: ", "panic: ", "runtime: out of memory", "terminate called",
+		"free(): ", "malloc(): ", "double free"}
+	return slices.ContainsFunc(beginnings, func(b string) bool { return strings.HasPrefix(line, b) })
 }
 
 func logLine(log *slog.Logger, text string) {

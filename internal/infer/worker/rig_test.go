@@ -1,14 +1,12 @@
 package worker
 
 import (
-	"bytes"
 	"context"
 	"errors"
 	"fmt"
 	"log/slog"
 	"os"
 	"strings"
-	"sync"
 	"syscall"
 	"testing"
 	"time"
@@ -20,6 +18,7 @@ import (
 	"github.com/akidb/akidbd/internal/infer"
 	"github.com/akidb/akidbd/internal/infer/backendtest"
 	"github.com/akidb/akidbd/internal/infer/modeldir"
+	"github.com/akidb/akidbd/internal/testlog"
 )
 
 const (
@@ -36,6 +35,7 @@ const (
 	idKill
 	idStop
 	idMute
+	idHangUp
 	idFail
 	idPanic
 	idDeaf  // never ends, whatever is asked
@@ -115,14 +115,16 @@ func misbehave(f *backendtest.Fake, b infer.Batch, log *slog.Logger) error {
 	case idStop:
 		_ = syscall.Kill(os.Getpid(), syscall.SIGSTOP)
 		select {}
-	case idMute: // its words go nowhere, but its socket is open
+	case idMute, idHangUp: // its words go nowhere; the mute one's socket stays open
 		socket := socketOf()
 		null, err := syscall.Open("/dev/null", syscall.O_RDWR, 0)
 		if err != nil {
 			return err
 		}
-		if _, err := syscall.Dup(socket); err != nil {
-			return err
+		if b.Rows[0][0] == idMute {
+			if _, err := syscall.Dup(socket); err != nil {
+				return err
+			}
 		}
 		if err := syscall.Dup3(null, socket, 0); err != nil {
 			return err
@@ -169,33 +171,15 @@ func socketOf() int {
 	return -1
 }
 
-// safeBuffer is a log that many write.
-type safeBuffer struct {
-	mu  sync.Mutex
-	buf bytes.Buffer
-}
-
-func (b *safeBuffer) Write(p []byte) (int, error) {
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	return b.buf.Write(p)
-}
-
-func (b *safeBuffer) String() string {
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	return b.buf.String()
-}
-
 type rig struct {
 	*Host
-	log *safeBuffer
+	log *testlog.Buffer
 	reg *prometheus.Registry
 }
 
 func newRig(t *testing.T, library string) *rig {
 	t.Helper()
-	r := &rig{log: &safeBuffer{}, reg: prometheus.NewRegistry()}
+	r := &rig{log: &testlog.Buffer{}, reg: prometheus.NewRegistry()}
 	r.Host = NewHost(Config{
 		Command: []string{"/proc/self/exe", "worker"}, Environment: []string{asWorker + "=1"}, Library: library,
 		Logger: slog.New(slog.NewTextHandler(r.log, &slog.HandlerOptions{Level: slog.LevelDebug})), Registerer: r.reg,

@@ -12,7 +12,6 @@ import (
 	"net"
 	"os"
 	"os/signal"
-	"runtime/debug"
 	"sync"
 	"sync/atomic"
 	"syscall"
@@ -38,7 +37,7 @@ func Main(load Load) error {
 	_ = f.Close()
 	level := &slog.LevelVar{}
 	s := &server{
-		conn: conn, load: load, level: level,
+		conn: conn, out: frameWriter{w: conn}, load: load, level: level,
 		log:  slog.New(slog.NewJSONHandler(os.Stderr, &slog.HandlerOptions{Level: level})),
 		runs: map[uint64]context.CancelFunc{},
 	}
@@ -60,11 +59,11 @@ func Main(load Load) error {
 // server is the worker's end of the socket.
 type server struct {
 	conn  net.Conn
+	out   frameWriter
 	load  Load
 	log   *slog.Logger
 	level *slog.LevelVar
 
-	writing sync.Mutex
 	closing atomic.Bool
 
 	mu      sync.Mutex
@@ -157,7 +156,7 @@ func (s *server) hello(data []byte) error {
 	s.mu.Lock()
 	s.open = open
 	s.mu.Unlock()
-	return s.sendJSON(kindReady, ready{version})
+	return s.out.sendJSON(kindReady, ready{version}, maxMessage)
 }
 
 // openModel opens the model beside the reader: the host may go away meanwhile.
@@ -186,7 +185,7 @@ func (s *server) openModel(data []byte, ended chan<- error) error {
 		s.mu.Lock()
 		s.backend, s.limit = b, runLimit(caps)
 		s.mu.Unlock()
-		_ = s.sendJSON(kindOpened, caps)
+		_ = s.out.sendJSON(kindOpened, caps, maxMessage)
 		<-b.Done()
 		if !s.closing.Load() {
 			ended <- errors.New("the backend was lost")
@@ -210,7 +209,7 @@ func (s *server) start(id uint64, data []byte) error {
 	b := s.backend
 	s.running.Go(func() {
 		defer cancel()
-		out, err := run(ctx, b, batch)
+		out, err := infer.SafeRun(ctx, b, batch)
 		s.mu.Lock()
 		delete(s.runs, id)
 		s.mu.Unlock()
@@ -219,29 +218,9 @@ func (s *server) start(id uint64, data []byte) error {
 			return
 		}
 		dims := b.Caps().Dimensions
-		for _, v := range out.Vectors {
-			if len(v) != dims {
-				_ = s.fail(id, false, fmt.Errorf("a vector of %d dimensions, the model has %d", len(v), dims))
-				return
-			}
-		}
-		if len(out.Vectors) != len(batch.Rows) {
-			_ = s.fail(id, false, fmt.Errorf("%d vectors for %d rows", len(out.Vectors), len(batch.Rows)))
-			return
-		}
-		_ = s.send(kindVectors, id, func(buf []byte) []byte { return appendVectors(buf, out.Vectors, dims) })
+		_ = s.out.send(kindVectors, id, func(buf []byte) []byte { return appendVectors(buf, out.Vectors, dims) })
 	})
 	return nil
-}
-
-// run turns a panic into an error: only its batch is hit.
-func run(ctx context.Context, b infer.Backend, batch infer.Batch) (out infer.Output, err error) {
-	defer func() {
-		if p := recover(); p != nil {
-			err = fmt.Errorf("panic in the backend: %v\n%s", p, debug.Stack())
-		}
-	}()
-	return b.Run(ctx, batch)
 }
 
 func (s *server) close() error {
@@ -261,31 +240,15 @@ func (s *server) beat() {
 	tick := time.NewTicker(beatEvery)
 	defer tick.Stop()
 	rss := uint64(0)
-	for n := uint64(0); ; n++ {
+	for n := 0; ; n++ {
 		if n%rssEvery == 0 {
 			rss = residentBytes()
 		}
-		if s.send(kindBeat, n, func(buf []byte) []byte { return binary.LittleEndian.AppendUint64(buf, rss) }) != nil {
+		if s.out.send(kindBeat, 0, func(buf []byte) []byte { return binary.LittleEndian.AppendUint64(buf, rss) }) != nil {
 			return
 		}
 		<-tick.C
 	}
-}
-
-func (s *server) send(k kind, id uint64, payload func([]byte) []byte) error {
-	frame := seal(payload(begin(nil, k, id)))
-	s.writing.Lock()
-	defer s.writing.Unlock()
-	_, err := s.conn.Write(frame)
-	return err
-}
-
-func (s *server) sendJSON(k kind, v any) error {
-	data, err := json.Marshal(v)
-	if err != nil {
-		return err
-	}
-	return s.send(k, 0, func(buf []byte) []byte { return append(buf, data...) })
 }
 
 func (s *server) fail(id uint64, canceled bool, err error) error {
@@ -295,5 +258,5 @@ func (s *server) fail(id uint64, canceled bool, err error) error {
 	if canceled {
 		flag = 1
 	}
-	return s.send(kindFailed, id, func(buf []byte) []byte { return append(append(buf, flag), text...) })
+	return s.out.send(kindFailed, id, func(buf []byte) []byte { return append(append(buf, flag), text...) })
 }

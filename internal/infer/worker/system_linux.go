@@ -85,8 +85,8 @@ func confine() error {
 	}
 	filter := networkFilter(arch)
 	prog := unix.SockFprog{Len: uint16(len(filter)), Filter: &filter[0]}
-	const mode, allThreads = 1, 1 // SECCOMP_SET_MODE_FILTER, SECCOMP_FILTER_FLAG_TSYNC
-	_, _, errno := syscall.Syscall(unix.SYS_SECCOMP, mode, allThreads, uintptr(unsafe.Pointer(&prog)))
+	const allThreads = unix.SECCOMP_FILTER_FLAG_TSYNC
+	_, _, errno := syscall.Syscall(unix.SYS_SECCOMP, unix.SECCOMP_SET_MODE_FILTER, allThreads, uintptr(unsafe.Pointer(&prog)))
 	runtime.KeepAlive(filter)
 	if errno != 0 {
 		return os.NewSyscallError("seccomp", errno)
@@ -102,8 +102,8 @@ func networkFilter(arch uint32) []unix.SockFilter {
 		equal  = unix.BPF_JMP | unix.BPF_JEQ | unix.BPF_K
 		above  = unix.BPF_JMP | unix.BPF_JGE | unix.BPF_K
 		answer = unix.BPF_RET | unix.BPF_K
-		allow  = 0x7fff0000 // SECCOMP_RET_ALLOW
-		refuse = 0x00050000 // SECCOMP_RET_ERRNO
+		allow  = unix.SECCOMP_RET_ALLOW
+		refuse = unix.SECCOMP_RET_ERRNO | uint32(unix.EACCES)
 		x32    = 0x40000000 // the other numbering of amd64
 	)
 	return []unix.SockFilter{
@@ -117,6 +117,6 @@ func networkFilter(arch uint32) []unix.SockFilter {
 		{Code: equal, K: unix.AF_UNIX, Jt: 1, Jf: 0},
 		{Code: equal, K: unix.AF_NETLINK, Jt: 0, Jf: 1},
 		{Code: answer, K: allow},
-		{Code: answer, K: refuse | uint32(unix.EACCES)},
+		{Code: answer, K: refuse},
 	}
 }

@@ -15,8 +15,10 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"maps"
 	"os"
 	"runtime"
+	"slices"
 	"sync"
 	"time"
 
@@ -111,8 +113,7 @@ func (h *Host) Open(ctx context.Context, a infer.Artifact, opt infer.Options) (i
 	}
 	caps, err := p.open(ctx, a, opt)
 	if err != nil {
-		p.kill(reasonStuck, "it is not needed")
-		<-p.gone
+		p.discard()
 		return nil, err
 	}
 	h.log.Debug("worker serves", "model", a.Model, "worker_pid", p.pid())
@@ -127,10 +128,7 @@ func (h *Host) Close() error {
 		return nil
 	}
 	h.closed = true
-	left := make([]*process, 0, len(h.all))
-	for p := range h.all {
-		left = append(left, p)
-	}
+	left := slices.Collect(maps.Keys(h.all))
 	h.mu.Unlock()
 	var errs []error
 	for _, p := range left {
@@ -148,8 +146,7 @@ func (h *Host) ready(ctx context.Context) (*process, error) {
 		return nil, fmt.Errorf("worker process: %w", err)
 	}
 	if err := p.hello(ctx, hello{Library: h.cfg.Library, Debug: h.log.Enabled(ctx, slog.LevelDebug), OOM: oomScore(os.Getpid()) + oomAbove}); err != nil {
-		p.kill(reasonStuck, "it is not needed")
-		<-p.gone
+		p.discard()
 		return nil, err
 	}
 	return p, nil
@@ -203,6 +200,8 @@ const (
 	missedStopped = 2
 	// missedWhileLoading is the same before it serves: reading gigabytes may stall a process.
 	missedWhileLoading = 50
+	// missedEnding is the same once its socket ended: nothing can come any more, only its end.
+	missedEnding = 5
 	// abortGrace is how long an aborted run may go on before its worker is ended: ONNX Runtime looks between two
 	// nodes of a graph, which takes milliseconds.
 	abortGrace = 5 * time.Second

@@ -84,6 +84,7 @@ func TestDeath(t *testing.T) {
 		"kill":     {idKill, reasonKilled, "signal: killed"},
 		"stop":     {idStop, reasonHang, "was stopped by a signal"},
 		"mute":     {idMute, reasonHang, "did not beat"},
+		"hang up":  {idHangUp, reasonHang, "did not beat"},
 		"nonsense": {idNoise, reasonProtocol, "broke the protocol"},
 		"lost":     {idLose, reasonCrash, "the backend was lost"},
 	} {
