@@ -36,7 +36,7 @@ func (l *Links) reconcile() {
 		return
 	}
 	want := map[node.ID]bool{}
-	for _, id := range targets(l.self, l.region, l.members, ownLinks, l.cfg.MaxForeign) {
+	for _, id := range targets(l.self, l.region, l.members, l.cfg.MaxForeign) {
 		want[id] = true
 	}
 	addrs := map[node.ID]string{}
@@ -68,10 +68,10 @@ func (l *Links) reconcile() {
 	}
 }
 
-// targets chooses whom to keep a link to: all of the own region, up to maxOwn, and maxForeign of each other
+// targets chooses whom to keep a link to: all of the own region, up to ownLinks, and maxForeign of each other
 // region. Where there are more, rendezvous hashing chooses; the hash is of the pair, so that both sides tend to
 // choose each other and the load is even.
-func targets(self node.ID, region string, members []node.Info, maxOwn, maxForeign int) []node.ID {
+func targets(self node.ID, region string, members []node.Info, maxForeign int) []node.ID {
 	type ranked struct {
 		id   node.ID
 		hash uint64
@@ -86,7 +86,7 @@ func targets(self node.ID, region string, members []node.Info, maxOwn, maxForeig
 	for name, nodes := range regions {
 		limit := maxForeign
 		if name == region {
-			limit = maxOwn
+			limit = ownLinks
 		}
 		slices.SortFunc(nodes, func(a, b ranked) int { return cmp.Or(cmp.Compare(b.hash, a.hash), cmp.Compare(a.id, b.id)) })
 		for _, n := range nodes[:min(limit, len(nodes))] {

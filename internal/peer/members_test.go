@@ -22,7 +22,7 @@ func fleet(n int, region string) []node.Info {
 
 func TestTargets(t *testing.T) {
 	all := slices.Concat(fleet(40, "eu"), fleet(40, "us"), fleet(3, "ap"))
-	got := targets("eu-0", "eu", all, 64, 8)
+	got := targets("eu-0", "eu", all, 8)
 	count := map[string]int{}
 	for _, id := range got {
 		count[string(id)[:2]]++
@@ -31,12 +31,12 @@ func TestTargets(t *testing.T) {
 		t.Errorf("got %v", count)
 	}
 	slices.Reverse(all)
-	if again := targets("eu-0", "eu", all, 64, 8); !slices.Equal(got, again) {
+	if again := targets("eu-0", "eu", all, 8); !slices.Equal(got, again) {
 		t.Error("the order of the members counts")
 	}
 	// Taking one out moves only its own place.
 	less := slices.DeleteFunc(slices.Clone(all), func(n node.Info) bool { return n.ID == got[len(got)-1] })
-	if again := targets("eu-0", "eu", less, 64, 8); len(again) != len(got) {
+	if again := targets("eu-0", "eu", less, 8); len(again) != len(got) {
 		t.Errorf("%d targets", len(again))
 	} else {
 		for _, id := range got[:len(got)-1] {
@@ -52,7 +52,7 @@ func TestTargetsAreEven(t *testing.T) {
 	all := fleet(200, "eu")
 	chosen := map[node.ID]int{}
 	for _, n := range all {
-		for _, id := range targets(n.ID, "eu", all, 64, 8) {
+		for _, id := range targets(n.ID, "eu", all, 8) {
 			chosen[id]++
 		}
 	}
