@@ -37,6 +37,7 @@ type Error struct {
 	Code    Code
 	Message string
 	Param   string // the request field at fault, when there is one
+	Lost    bool   // with unavailable: the engine was lost while it computed this, which may be what it was lost on
 	Err     error
 }
 

@@ -94,6 +94,9 @@ type Engine struct {
 	wake       chan struct{} // tells supervise that an instance needs a look
 	beat       atomic.Int64  // Unix nanoseconds of the last round of supervise
 
+	loadsMu sync.Mutex // of its own: whether a load is overdue is asked when the engine hangs
+	loads   map[*load]struct{}
+
 	mu        sync.Mutex
 	closed    bool
 	entries   map[string]*entry // by model name

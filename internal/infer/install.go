@@ -230,6 +230,7 @@ func (e *Engine) restore(old *instance) {
 // open reads the directory and opens, warms and checks the model. With like, what the directory says is taken from
 // that instance of it.
 func (e *Engine) open(ctx context.Context, m embedding.Model, dir string, s Settings, like *instance) (in *instance, err error) {
+	defer e.beginLoad(m)()
 	ctx, cancel := context.WithTimeout(ctx, e.cfg.LoadTimeout)
 	defer cancel()
 	if like != nil {

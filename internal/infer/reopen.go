@@ -90,6 +90,13 @@ func (e *Engine) lossOf(in *instance) *embedding.Error {
 	return err
 }
 
+// lossFor is lossOf for one item, which says so when a run of the item was lost.
+func (e *Engine) lossFor(it *item, in *instance) *embedding.Error {
+	err := e.lossOf(in)
+	err.Lost = it.suspect
+	return err
+}
+
 func (en *entry) pause() time.Duration {
 	if en.reopens == 0 {
 		return 0

@@ -231,7 +231,7 @@ func (e *Engine) retryAlone(r *run, it *item, err error) {
 func (e *Engine) requeue(it *item, r *run) {
 	in := r.in.heir()
 	if e.refuses(in) {
-		e.answer(it, r, nil, e.lossOf(in))
+		e.answer(it, r, nil, e.lossFor(it, in))
 		return
 	}
 	it.in, it.run = in, nil
@@ -245,13 +245,13 @@ func (e *Engine) failRun(r *run, err error) {
 	}
 }
 
-// failQueue answers everything that waits for the instance with lossOf. e.mu is held.
+// failQueue answers everything that waits for the instance with lossFor. e.mu is held.
 func (e *Engine) failQueue(in *instance) {
-	err, items := e.lossOf(in), in.queue.byLen
+	items := in.queue.byLen
 	e.addQueued(-in.queue.tokens)
 	in.queue = queue{}
 	for _, it := range items {
-		e.answer(it, nil, nil, err)
+		e.answer(it, nil, nil, e.lossFor(it, in))
 	}
 }
 

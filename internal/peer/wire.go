@@ -116,12 +116,12 @@ func ints(in []int32) []int {
 }
 
 func errorMessage(e *embedding.Error) *peerv1.EmbedError {
-	return &peerv1.EmbedError{Code: string(e.Code), Message: wireString(e.Message, maxMessage/4), Param: wireString(e.Param, maxName)}
+	return &peerv1.EmbedError{Code: string(e.Code), Message: wireString(e.Message, maxMessage/4), Param: wireString(e.Param, maxName), Lost: e.Lost}
 }
 
 // errorOf keeps codes a closed set: one of a newer release is an internal error here.
 func errorOf(m *peerv1.EmbedError) *embedding.Error {
-	e := &embedding.Error{Code: embedding.Code(m.GetCode()), Message: m.GetMessage(), Param: m.GetParam()}
+	e := &embedding.Error{Code: embedding.Code(m.GetCode()), Message: m.GetMessage(), Param: m.GetParam(), Lost: m.GetLost()}
 	if !slices.Contains(embedding.Codes(), e.Code) {
 		e.Err = fmt.Errorf("the peer answered the unknown code %q", cut(m.GetCode(), maxName))
 		e.Code = embedding.CodeInternal

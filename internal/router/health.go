@@ -18,7 +18,9 @@ const (
 	ejectMax       = 300 * time.Second      // longest ejection, and the good conduct that clears the record
 	outrunAtLeast  = 250 * time.Millisecond // a streak of late answers alone must last: a short stall makes many at once
 	slowStart      = 10 * time.Second
-	slowStartFloor = 0.1 // share of a full node's traffic that a recovered one gets at first
+	slowStartFloor = 0.1                    // share of a full node's traffic that a recovered one gets at first
+	doubtStreak    = 2                      // failures in a row that make a node doubtful
+	trialEvery     = 100 * time.Millisecond // between requests to a doubtful node, which find out
 	busyMin        = 100 * time.Millisecond
 	busyMax        = time.Second
 )
@@ -45,6 +47,7 @@ type health struct {
 	streak    int       // failures since the last answer
 	since     time.Time // when the streak began
 	lost      time.Time // the first failure since the last answer; an ejection's end leaves it
+	trial     time.Time // the last request to it while it was doubtful
 	window    window    // results, and failures among them
 	times     int       // ejections on record
 	ejected   time.Time // zero when it is not
@@ -56,10 +59,12 @@ type health struct {
 
 // condition is what health comes to at a moment.
 type condition struct {
-	state  State
-	weight float64 // share of a full node's traffic, in slow start
-	streak int
-	until  time.Time // of an ejection or a busy time
+	state    State
+	weight   float64 // share of a full node's traffic, in slow start
+	streak   int
+	doubtful bool      // the last results were failures
+	trial    time.Time // the last request to it while it was doubtful
+	until    time.Time // of an ejection or a busy time
 }
 
 // condition looks at the node, and ends an ejection that the link speaks against: one that came up since, or that
@@ -78,7 +83,7 @@ func (h *health) condition(now time.Time, link node.Link) condition {
 		h.window = window{}
 		h.streak = 0
 	}
-	c := condition{state: StateUp, weight: 1, streak: h.streak}
+	c := condition{state: StateUp, weight: 1, streak: h.streak, doubtful: h.streak >= doubtStreak, trial: h.trial}
 	if now.Before(h.busy) {
 		c.state, c.until = StateBusy, h.busy
 	}
@@ -106,7 +111,19 @@ func (h *health) expected(now time.Time, patience time.Duration) bool {
 func (h *health) doubtful() bool {
 	h.mu.Lock()
 	defer h.mu.Unlock()
-	return h.streak > 1
+	return h.streak >= doubtStreak
+}
+
+// asked notes that the node was given a request.
+func (h *health) asked(now time.Time) {
+	if !h.failing.Load() {
+		return
+	}
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	if h.streak >= doubtStreak {
+		h.trial = now
+	}
 }
 
 // answered notes that the node did its part; a request that it found wrong is an answer too.

@@ -9,16 +9,24 @@ import (
 
 const (
 	hedgeFactor = 1.5 // times the p95: a hedge is for the few that are late
+	hedgeLeast  = 1.1 // times the p95, for a node whose latency is mostly its distance
 	hedgeTokens = 512 // requests up to this many are hedged at HedgeMax at the latest
 )
 
-// hedgeDelay is how long a node has before a second one is asked too. Of a node that is not known yet it is the
-// longest.
-func (r *Router) hedgeDelay(p *peer, tokens int, left time.Duration) time.Duration {
+// hedgeDelay is how long a node has before a second one is asked too: hedgeFactor times what it takes besides the
+// round trip, which does not vary as work does. A node that is not known yet is taken for one like the others.
+func (r *Router) hedgeDelay(x *candidate, tokens int, left time.Duration) time.Duration {
 	most := r.cfg.grown(r.cfg.HedgeMax, max(0, tokens-hedgeTokens))
+	rtt := x.info.Link.RTT
+	p95 := x.peer.latency.p95(tokens)
+	if p95 == 0 {
+		if work := r.work.p95(tokens); work > 0 {
+			p95 = rtt + work
+		}
+	}
 	delay := most
-	if p95 := p.latency.p95(tokens); p95 > 0 {
-		delay = time.Duration(hedgeFactor * float64(p95))
+	if p95 > 0 {
+		delay = max(rtt+time.Duration(hedgeFactor*float64(max(p95-rtt, 0))), time.Duration(hedgeLeast*float64(p95)))
 	}
 	return max(min(delay, most, left/2), r.cfg.HedgeMin)
 }
@@ -43,13 +51,15 @@ func (c *race) late(now time.Time) {
 }
 
 // beside is the node to hedge at: never one above its load mark, and of another region when the whole region of the
-// first is suspect.
+// first is suspect or two nodes are late already.
 func (c *race) beside(now time.Time) *candidate {
 	may := func(x *candidate) bool { return x.good(c.r.cfg.LoadMark) && c.untried(x) }
 	c.ask.left = c.until.Sub(now)
 	list := c.r.candidates(now, c.ask, nil)
-	if first := c.running[0]; suspect(list, first) {
-		away := func(x *candidate) bool { return x.info.Region != first.info.Region && may(x) }
+	if len(c.running) > 1 || suspect(list, c.running[0]) {
+		away := func(x *candidate) bool {
+			return may(x) && !slices.ContainsFunc(c.running, func(a *attempt) bool { return a.info.Region == x.info.Region })
+		}
 		if x := pick(list, c.r.dice, away); x != nil {
 			return x
 		}

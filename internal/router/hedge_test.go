@@ -104,13 +104,18 @@ func TestHedge(t *testing.T) {
 func TestHedgeDelay(t *testing.T) {
 	r := newRig(t, nil).Router
 	for _, c := range []struct {
-		p95, left time.Duration
-		tokens    int
-		want      time.Duration
+		p95, rtt, left time.Duration
+		tokens         int
+		want           time.Duration
 	}{
-		{0, 10 * time.Second, 10, 250 * time.Millisecond}, {4 * time.Millisecond, 10 * time.Second, 10, 25 * time.Millisecond},
-		{60 * time.Millisecond, 10 * time.Second, 10, 90 * time.Millisecond}, {time.Second, 10 * time.Second, 10, 250 * time.Millisecond},
-		{60 * time.Millisecond, 100 * time.Millisecond, 10, 50 * time.Millisecond}, {time.Second, 10 * time.Second, 4096, 1500 * time.Millisecond},
+		{0, 0, 10 * time.Second, 10, 250 * time.Millisecond},
+		{4 * time.Millisecond, 0, 10 * time.Second, 10, 25 * time.Millisecond},
+		{60 * time.Millisecond, 0, 10 * time.Second, 10, 90 * time.Millisecond},
+		{time.Second, 0, 10 * time.Second, 10, 250 * time.Millisecond},
+		{60 * time.Millisecond, 0, 100 * time.Millisecond, 10, 50 * time.Millisecond},
+		{time.Second, 0, 10 * time.Second, 4096, 1500 * time.Millisecond},
+		{120 * time.Millisecond, 80 * time.Millisecond, 10 * time.Second, 10, 140 * time.Millisecond},
+		{100 * time.Millisecond, 95 * time.Millisecond, 10 * time.Second, 10, 110 * time.Millisecond},
 	} {
 		var p peer
 		if c.p95 > 0 {
@@ -118,9 +123,17 @@ func TestHedgeDelay(t *testing.T) {
 				p.latency.record(time.Now(), c.tokens, c.p95)
 			}
 		}
-		if got := r.hedgeDelay(&p, c.tokens, c.left); got != c.want {
-			t.Errorf("p95 %v, %v left, %d tokens: %v, want %v", c.p95, c.left, c.tokens, got, c.want)
+		at := &candidate{peer: &p, info: &node.Info{Link: node.Link{RTT: c.rtt}}}
+		if got := r.hedgeDelay(at, c.tokens, c.left); got != c.want {
+			t.Errorf("p95 %v, round trip %v, %v left, %d tokens: %v, want %v", c.p95, c.rtt, c.left, c.tokens, got, c.want)
 		}
+	}
+	for range latencyEnough {
+		r.work.record(time.Now(), 10, 30*time.Millisecond)
+	}
+	unknown := &candidate{peer: &peer{}, info: &node.Info{Link: node.Link{RTT: 80 * time.Millisecond}}}
+	if got, want := r.hedgeDelay(unknown, 10, time.Second), 125*time.Millisecond; got != want {
+		t.Errorf("a node that was never asked, 80 ms away, others take 30 ms: %v, want %v", got, want)
 	}
 }
 

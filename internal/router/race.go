@@ -36,7 +36,7 @@ type race struct {
 	denied  bool          // by the budget
 	err     *embedding.Error
 	pause   time.Duration
-	delay   time.Duration // until a hedge
+	delay   time.Duration // that the youngest attempt has until a hedge
 	hedge   *time.Timer   // nil before the first attempt
 }
 
@@ -167,14 +167,15 @@ func (c *race) start(kind string, x *candidate) {
 	a := &attempt{candidate: *x, kind: kind, began: now}
 	c.tried = append(c.tried, x.info.ID)
 	c.running = append(c.running, a)
-	if len(c.running) == 1 && c.ask.model.ok {
-		c.delay = c.r.hedgeDelay(x.peer, c.ask.tokens, c.until.Sub(now))
+	if c.ask.model.ok {
+		c.delay = c.r.hedgeDelay(x, c.ask.tokens, c.until.Sub(now))
 		if c.hedge == nil {
 			c.hedge = time.NewTimer(c.delay)
 		}
 		c.hedge.Reset(c.delay)
 	}
 	a.peer.inFlight.Add(1)
+	a.peer.health.asked(now)
 	c.r.running.Go(func() {
 		res, err := c.r.do(c.ctx, a, c.ask.tokens, c.req)
 		a.res, a.err = res, embedding.AsError(err)
@@ -233,6 +234,9 @@ func (c *race) settle(a *attempt, now time.Time) (embedding.Result, error, bool)
 		c.failed(a, now)
 		c.again(now)
 	default: // unavailable: the node, its engine or the way to it
+		if e.Lost { // a request that kills engines must not visit them all
+			c.spent++
+		}
 		c.failed(a, now)
 		c.launch(kindRetry)
 	}
@@ -277,7 +281,11 @@ func (c *race) check(a *attempt) *embedding.Error {
 // won notes the answer, what it says of those that were slower, and who gave it.
 func (c *race) won(a *attempt, now time.Time) embedding.Result {
 	m := c.r.metrics
-	a.peer.latency.record(now, c.ask.tokens, now.Sub(a.began))
+	took := now.Sub(a.began)
+	a.peer.latency.record(now, c.ask.tokens, took)
+	if !a.local {
+		c.r.work.record(now, c.ask.tokens, max(took-a.info.Link.RTT, 0))
+	}
 	a.peer.health.answered(now)
 	for _, p := range c.blamed {
 		m.ejection(p.health.failed(now, c.r.dice))
@@ -300,7 +308,7 @@ func (c *race) failed(a *attempt, now time.Time) {
 }
 
 func (c *race) outrun(a *attempt, now time.Time) {
-	a.peer.latency.record(now, c.ask.tokens, now.Sub(a.began))
+	a.peer.latency.atLeast(now, c.ask.tokens, now.Sub(a.began))
 	if a.reason != ReasonDown {
 		c.r.metrics.ejection(a.peer.health.outrun(now, c.r.dice))
 	}

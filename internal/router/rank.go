@@ -16,9 +16,12 @@ const (
 	ReasonLocal    Reason = "local"          // this node
 	ReasonRegion   Reason = "same_region"    // by two choices on latency and requests in flight
 	ReasonFar      Reason = "other_region"   // nearest ring of round trip time first
+	ReasonSlow     Reason = "slow"           // others are much faster, even from far away
+	ReasonDoubtful Reason = "doubtful"       // failed or was late twice in a row; one request at a time finds out
 	ReasonLoaded   Reason = "loaded"         // above the load mark
 	ReasonNotReady Reason = "local_draining" // this node drains or starts, and still answers its own clients
 	ReasonBusy     Reason = "overloaded"     // said so a moment ago
+	ReasonDraining Reason = "draining"       // it goes away, and still answers; asked when nobody else is there
 	ReasonEjected  Reason = "ejected"        // failed too often; asked when all others fail
 	ReasonDown     Reason = "link_down"      // or no link yet; asked when all others fail
 )
@@ -26,16 +29,22 @@ const (
 // Reasons not to ask a node at all.
 const (
 	ReasonNotServed Reason = "not_served" // not this model, or another digest of it
-	ReasonDraining  Reason = "draining"
 	ReasonStarting  Reason = "starting"
 	ReasonResidency Reason = "cross_region_off"
 )
 
 // place orders the reasons.
 func (r Reason) place() int {
-	order := [...]Reason{ReasonSpill, ReasonLocal, ReasonRegion, ReasonFar, ReasonLoaded, ReasonNotReady, ReasonBusy, ReasonEjected, ReasonDown}
+	order := [...]Reason{ReasonSpill, ReasonLocal, ReasonRegion, ReasonFar, ReasonSlow, ReasonDoubtful, ReasonLoaded,
+		ReasonNotReady, ReasonBusy, ReasonDraining, ReasonEjected, ReasonDown}
 	return slices.Index(order[:], r)
 }
+
+// What makes a node slow beside another: this many times its latency, and this much more.
+const (
+	slowFactor = 2
+	slowMargin = 50 * time.Millisecond
+)
 
 // ask is what a node must be able to answer.
 type ask struct {
@@ -61,19 +70,24 @@ type candidate struct {
 	peer   *peer
 	local  bool
 	reason Reason
-	ring   int     // of another region
-	score  float64 // less is better: seconds of expected latency x (in flight + 1) x (failures in a row + 1)
+	ring   int           // of another region
+	cost   time.Duration // expected
+	lately time.Duration // as measured lately, 0 when it was not
+	score  float64       // less is better: seconds of expected latency x (in flight + 1) x (failures in a row + 1)
 	cond   condition
 	spared bool // it would be ejected, but too many are
 }
 
+// places is more than there are rings.
+const places = 8
+
 // place is the group that c belongs to; lower ones go first.
-func (c *candidate) place() int { return c.reason.place()*16 + c.ring }
+func (c *candidate) place() int { return c.reason.place()*places + c.ring }
 
 // good says whether c may be given work that it need not be given: a hedge, a part.
 func (c *candidate) good(mark float64) bool {
 	switch c.reason {
-	case ReasonSpill, ReasonLocal, ReasonRegion, ReasonFar:
+	case ReasonSpill, ReasonLocal, ReasonRegion, ReasonFar, ReasonSlow:
 		return c.info.Word.Load < mark
 	}
 	return false
@@ -116,9 +130,7 @@ func (r *Router) candidates(now time.Time, a ask, out *[]Excluded) []candidate {
 		switch n := &f.nodes[i]; {
 		case n.Region != self.Region && !cross:
 			exclude(n, ReasonResidency)
-		case n.Word.State == node.Draining:
-			exclude(n, ReasonDraining)
-		case n.Word.State != node.Ready:
+		case n.Word.State == node.Starting:
 			exclude(n, ReasonStarting)
 		case !a.serves(&n.Word):
 			exclude(n, ReasonNotServed)
@@ -127,14 +139,43 @@ func (r *Router) candidates(now time.Time, a ask, out *[]Excluded) []candidate {
 		}
 	}
 	spare(list, &self)
+	demote(list)
 	return list
+}
+
+// demote puts the slow behind the fast: this region first, and near ones before far ones, is a rule for nodes that
+// are about as good. Only what was measured lately tells that a node further back is faster.
+func demote(list []candidate) {
+	var fastest [2 * places]time.Duration // by group, 0 when nothing is known
+	group := func(c *candidate) int { return c.place() - ReasonRegion.place()*places }
+	usual := func(c *candidate) bool { return c.reason == ReasonRegion || c.reason == ReasonFar }
+	for i := range list {
+		if c := &list[i]; usual(c) && c.lately > 0 {
+			if at := &fastest[group(c)]; *at == 0 || c.lately < *at {
+				*at = c.lately
+			}
+		}
+	}
+	for g := len(fastest) - 2; g >= 0; g-- { // of the group and all behind it
+		if next := fastest[g+1]; next > 0 && (fastest[g] == 0 || next < fastest[g]) {
+			fastest[g] = next
+		}
+	}
+	for i := range list {
+		if c := &list[i]; usual(c) {
+			if g := group(c) + 1; g < len(fastest) && fastest[g] > 0 && c.cost > slowFactor*fastest[g]+slowMargin {
+				c.reason = ReasonSlow
+			}
+		}
+	}
 }
 
 // judge finds the place of one node and its score.
 func (r *Router) judge(now time.Time, a ask, n *node.Info, p *peer, self *node.Info) candidate {
 	c := candidate{info: n, peer: p, local: n == self, cond: p.health.condition(now, n.Link)}
-	cost := max(p.latency.expected(now, a.tokens), n.Link.RTT)
-	c.score = cost.Seconds() * float64(p.inFlight.Load()+1) * float64(c.cond.streak+1)
+	c.cost, c.lately = p.latency.expected(now, a.tokens)
+	c.cost = max(c.cost, n.Link.RTT+n.Word.QueueDelay)
+	c.score = c.cost.Seconds() * float64(p.inFlight.Load()+1) * float64(c.cond.streak+1)
 	switch {
 	case c.cond.state == StateDown:
 		c.reason = ReasonDown
@@ -142,8 +183,12 @@ func (r *Router) judge(now time.Time, a ask, n *node.Info, p *peer, self *node.I
 		c.reason = ReasonEjected
 	case c.local:
 		c.reason = usual(n, self)
+	case n.Word.State == node.Draining:
+		c.reason = ReasonDraining
 	case c.cond.state == StateBusy:
 		c.reason = ReasonBusy
+	case c.cond.doubtful && now.Sub(c.cond.trial) < trialEvery:
+		c.reason = ReasonDoubtful
 	case n.Word.Load >= r.cfg.LoadMark:
 		c.reason = ReasonLoaded
 	case r.spills(a, &self.Word, n) && a.serves(&self.Word):

@@ -87,11 +87,12 @@ func TestExplain(t *testing.T) {
 	g.gives("p3", served(digest("b"), 2))
 	g.say("p5", func(n *node.Info) { n.Link.Up, n.Link.Cause = false, "timeout" })
 	e := g.Explain("default")
-	if e.Model != "m@"+strings.Repeat("a", 64) || e.ResolvedBy != byThisNode || len(e.Candidates) != 2 ||
-		e.Candidates[0].Reason != ReasonLocal || e.Candidates[1].Reason != ReasonDown || e.Candidates[1].Detail != "link is down: timeout" {
+	if e.Model != "m@"+strings.Repeat("a", 64) || e.ResolvedBy != byThisNode || len(e.Candidates) != 3 ||
+		e.Candidates[0].Reason != ReasonLocal || e.Candidates[1].Reason != ReasonDraining ||
+		e.Candidates[2].Reason != ReasonDown || e.Candidates[2].Detail != "link is down: timeout" {
 		t.Errorf("got %+v", e)
 	}
-	want := []Excluded{{"p1", "eu", ReasonDraining}, {"p2", "eu", ReasonStarting}, {"p3", "eu", ReasonNotServed}, {"p4", "us", ReasonResidency}}
+	want := []Excluded{{"p2", "eu", ReasonStarting}, {"p3", "eu", ReasonNotServed}, {"p4", "us", ReasonResidency}}
 	if !slices.Equal(e.Excluded, want) {
 		t.Errorf("excluded %v, want %v", e.Excluded, want)
 	}

@@ -21,7 +21,7 @@ const (
 )
 
 // resolve finds what the name leads to: what this node serves under it, else what became active last among the
-// nodes that can be reached, else among all. A digest that is gone is passed over.
+// nodes that can be reached and stay, else among all. A digest that is gone is passed over.
 func (r *Router) resolve(asked, gone string) resolved {
 	own := r.cfg.Word()
 	if s := newest(nil, own.Models, asked, gone); s != nil {
@@ -32,11 +32,11 @@ func (r *Router) resolve(asked, gone string) resolved {
 	f := r.nodes()
 	for i := range f.nodes {
 		n := &f.nodes[i]
-		if n.Word.State != node.Ready || n.Region != r.cfg.Self.Region && !cross {
+		if n.Word.State == node.Starting || n.Region != r.cfg.Self.Region && !cross {
 			continue
 		}
 		any = newest(any, n.Word.Models, asked, gone)
-		if n.Link.Up {
+		if n.Link.Up && n.Word.State == node.Ready {
 			best = newest(best, n.Word.Models, asked, gone)
 		}
 	}

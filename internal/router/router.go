@@ -95,6 +95,7 @@ type Router struct {
 	fleet   atomic.Pointer[fleet] // the last snapshot, with the evidence of each node
 	moving  sync.Mutex            // held while fleet is replaced
 	budget  budget
+	work    latency // of all peers, without the round trip
 	dice    dice
 	metrics *metrics
 	running sync.WaitGroup // attempts

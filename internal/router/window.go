@@ -6,6 +6,7 @@ const windowSeconds = 10
 
 // A window counts two kinds of events over the last 10 s, in steps of a second.
 type window struct {
+	base    time.Time // of the seconds, which are counted by the monotonic clock
 	second  [windowSeconds]int64
 	all     [windowSeconds]int
 	special [windowSeconds]int
@@ -13,7 +14,7 @@ type window struct {
 
 // add counts events, special of them of the second kind.
 func (w *window) add(now time.Time, all, special int) {
-	s := now.Unix()
+	s := w.at(now)
 	i := s % windowSeconds
 	if w.second[i] != s {
 		w.second[i], w.all[i], w.special[i] = s, 0, 0
@@ -22,8 +23,16 @@ func (w *window) add(now time.Time, all, special int) {
 	w.special[i] += special
 }
 
+// at is the second of now, beyond the window of a zero value.
+func (w *window) at(now time.Time) int64 {
+	if w.base.IsZero() {
+		w.base = now
+	}
+	return windowSeconds + int64(now.Sub(w.base)/time.Second)
+}
+
 func (w *window) sum(now time.Time) (all, special int) {
-	oldest := now.Unix() - windowSeconds
+	oldest := w.at(now) - windowSeconds
 	for i, s := range w.second {
 		if s > oldest {
 			all += w.all[i]

@@ -86,7 +86,9 @@ type Hello struct {
 	// Drawn at random at each start: tells a restarted node, and a copy of it, from the one known.
 	Instance uint64 `protobuf:"varint,2,opt,name=instance,proto3" json:"instance,omitempty"`
 	// How long the process has run, in milliseconds: of two nodes of one name the younger stops.
-	UptimeMs      uint64 `protobuf:"varint,3,opt,name=uptime_ms,json=uptimeMs,proto3" json:"uptime_ms,omitempty"`
+	UptimeMs uint64 `protobuf:"varint,3,opt,name=uptime_ms,json=uptimeMs,proto3" json:"uptime_ms,omitempty"`
+	// address:port (UDP) of the other side as this side sees it: where its packets come from, or where it was dialled.
+	Observed      string `protobuf:"bytes,4,opt,name=observed,proto3" json:"observed,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -140,6 +142,13 @@ func (x *Hello) GetUptimeMs() uint64 {
 		return x.UptimeMs
 	}
 	return 0
+}
+
+func (x *Hello) GetObserved() string {
+	if x != nil {
+		return x.Observed
+	}
+	return ""
 }
 
 // Node is what a node is and what it says of itself.
@@ -791,7 +800,9 @@ type EmbedError struct {
 	Code    string                 `protobuf:"bytes,1,opt,name=code,proto3" json:"code,omitempty"`
 	Message string                 `protobuf:"bytes,2,opt,name=message,proto3" json:"message,omitempty"`
 	// The request field at fault.
-	Param         string `protobuf:"bytes,3,opt,name=param,proto3" json:"param,omitempty"`
+	Param string `protobuf:"bytes,3,opt,name=param,proto3" json:"param,omitempty"`
+	// The engine was lost while it computed this request.
+	Lost          bool `protobuf:"varint,4,opt,name=lost,proto3" json:"lost,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -847,15 +858,23 @@ func (x *EmbedError) GetParam() string {
 	return ""
 }
 
+func (x *EmbedError) GetLost() bool {
+	if x != nil {
+		return x.Lost
+	}
+	return false
+}
+
 var File_akidb_peer_v1_peer_proto protoreflect.FileDescriptor
 
 const file_akidb_peer_v1_peer_proto_rawDesc = "" +
 	"\n" +
-	"\x18akidb/peer/v1/peer.proto\x12\rakidb.peer.v1\"i\n" +
+	"\x18akidb/peer/v1/peer.proto\x12\rakidb.peer.v1\"\x85\x01\n" +
 	"\x05Hello\x12'\n" +
 	"\x04node\x18\x01 \x01(\v2\x13.akidb.peer.v1.NodeR\x04node\x12\x1a\n" +
 	"\binstance\x18\x02 \x01(\x04R\binstance\x12\x1b\n" +
-	"\tuptime_ms\x18\x03 \x01(\x04R\buptimeMs\"\x8d\x02\n" +
+	"\tuptime_ms\x18\x03 \x01(\x04R\buptimeMs\x12\x1a\n" +
+	"\bobserved\x18\x04 \x01(\tR\bobserved\"\x8d\x02\n" +
 	"\x04Node\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\tR\x02id\x12\x16\n" +
 	"\x06region\x18\x02 \x01(\tR\x06region\x12\x12\n" +
@@ -917,12 +936,13 @@ const file_akidb_peer_v1_peer_proto_rawDesc = "" +
 	"\x05Model\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x12\x16\n" +
 	"\x06digest\x18\x02 \x01(\tR\x06digest\x12\x1c\n" +
-	"\tprecision\x18\x03 \x01(\tR\tprecision\"P\n" +
+	"\tprecision\x18\x03 \x01(\tR\tprecision\"d\n" +
 	"\n" +
 	"EmbedError\x12\x12\n" +
 	"\x04code\x18\x01 \x01(\tR\x04code\x12\x18\n" +
 	"\amessage\x18\x02 \x01(\tR\amessage\x12\x14\n" +
-	"\x05param\x18\x03 \x01(\tR\x05param*W\n" +
+	"\x05param\x18\x03 \x01(\tR\x05param\x12\x12\n" +
+	"\x04lost\x18\x04 \x01(\bR\x04lost*W\n" +
 	"\x05State\x12\x15\n" +
 	"\x11STATE_UNSPECIFIED\x10\x00\x12\x12\n" +
 	"\x0eSTATE_STARTING\x10\x01\x12\x0f\n" +
