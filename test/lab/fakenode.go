@@ -29,7 +29,7 @@ const (
 )
 
 // fakeNode is akidbd with an engine that waits instead of computing: everything but the vectors is real. SIGUSR1
-// makes the engine fail every run, SIGUSR2 mends it.
+// makes the engine fail every run, SIGWINCH makes it ten times slower, SIGUSR2 mends it.
 func fakeNode(args []string) error {
 	if len(args) != 1 {
 		return errors.New("one argument, the configuration file, is needed")
@@ -40,13 +40,18 @@ func fakeNode(args []string) error {
 		return err
 	}
 	tel := telemetry.New(telemetry.Config{Level: cfg.Log.SlogLevel(), Format: cfg.Log.Format, Build: telemetry.ReadBuild("lab")}, os.Stderr)
-	var failing atomic.Bool
+	var failing, slow atomic.Bool
 	open := func(_ context.Context, a infer.Artifact, _ infer.Options) (infer.Backend, error) {
-		caps := infer.Caps{Provider: "cpu", Lanes: 4, MaxTokens: 512, Dimensions: a.Spec.Hidden, Wide: true}
+		caps := infer.Caps{Provider: "cpu", Lanes: 4, MaxTokens: 512, Dimensions: a.Spec.Hidden, RunOverhead: int(fakeRun / fakeToken)}
 		fake := backendtest.NewFake(caps, a.Spec.MaxTokens)
 		fake.Set(backendtest.Knobs{
-			PerToken: fakeToken,
-			Cost:     func(infer.Batch) time.Duration { return fakeRun },
+			Cost: func(b infer.Batch) time.Duration {
+				took := fakeRun + time.Duration(b.PaddedTokens())*fakeToken
+				if slow.Load() {
+					took *= 10
+				}
+				return took
+			},
 			Fail: func(infer.Batch) error {
 				if failing.Load() {
 					return errors.New("the lab makes this engine fail")
@@ -63,10 +68,11 @@ func fakeNode(args []string) error {
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	defer stop()
 	knobs := make(chan os.Signal, 4)
-	signal.Notify(knobs, syscall.SIGUSR1, syscall.SIGUSR2)
+	signal.Notify(knobs, syscall.SIGUSR1, syscall.SIGUSR2, syscall.SIGWINCH)
 	go func() {
 		for s := range knobs {
 			failing.Store(s == syscall.SIGUSR1)
+			slow.Store(s == syscall.SIGWINCH)
 		}
 	}()
 	if err := d.Run(ctx); err != nil {

@@ -51,6 +51,7 @@ type fleet struct {
 	engine engine
 	net    *netlab.Net
 	nodes  []*node
+	lack   []string     // without the model
 	client *http.Client // asks from the clients' host in eu
 }
 
@@ -82,7 +83,7 @@ func newFleet(o options, files *fleetFiles, e engine, s scenario, lack []string,
 	if err != nil {
 		return nil, err
 	}
-	f := &fleet{opt: o, files: files, engine: e, net: network}
+	f := &fleet{opt: o, files: files, engine: e, net: network, lack: lack}
 	f.client = &http.Client{
 		Transport: &http.Transport{DialContext: network.Host("client-eu").DialContext, MaxIdleConnsPerHost: maxInFlight},
 		Timeout:   15 * time.Second,
@@ -93,6 +94,9 @@ func newFleet(o options, files *fleetFiles, e engine, s scenario, lack []string,
 			log: filepath.Join(files.home(p.name), run+".log"),
 		}
 		n.admin = n.newAdmin()
+		if s.previous {
+			n.program = o.previous
+		}
 		f.nodes = append(f.nodes, n)
 	}
 	for _, n := range f.nodes {

@@ -120,10 +120,10 @@ func (r *runner) judge(s scenario, res *result, ended time.Time) {
 	// are not the fleet's.
 	res.late = float64(res.sum.Late) / float64(max(1, res.sum.Total.Requests))
 	if res.amplified > mostAmplified && res.late < tooLate {
-		res.problem("%.2f nodes were asked for each request, at most %.2f", res.amplified, mostAmplified)
+		res.slow("%.2f nodes were asked for each request, at most %.2f", res.amplified, mostAmplified)
 	}
 	if grown := p99(after); grown > res.before+s.grow && res.late < tooLate {
-		res.problem("p99 is %v since the fault and was %v before, at most %v more is allowed", grown.Round(time.Millisecond), res.before.Round(time.Millisecond), s.grow)
+		res.slow("p99 is %v since the fault and was %v before, at most %v more is allowed", grown.Round(time.Millisecond), res.before.Round(time.Millisecond), s.grow)
 	}
 	if len(s.gone) > 0 && (res.detection == noDetection || res.detection > s.detect) {
 		res.problem("the loss of %v was noticed after %s, at most %v", s.gone, show(res.detection), s.detect)

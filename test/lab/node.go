@@ -4,6 +4,7 @@ package main
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"encoding/json"
 	"fmt"
@@ -34,6 +35,8 @@ type node struct {
 	config string
 	engine engine
 
+	program string // in place of the engine's
+
 	cmd   *exec.Cmd
 	ended chan struct{} // closed when the process has ended
 	how   error         // how it ended
@@ -53,7 +56,7 @@ func (n *node) start() error {
 		return err
 	}
 	defer log.Close() // the process has its own
-	n.cmd = exec.Command(n.engine.program, append(append([]string(nil), n.engine.args...), n.config)...)
+	n.cmd = exec.Command(cmp.Or(n.program, n.engine.program), append(append([]string(nil), n.engine.args...), n.config)...)
 	n.cmd.Env = []string{"PATH=" + os.Getenv("PATH"), "HOME=" + n.home, "GOTRACEBACK=all"}
 	n.cmd.Stdout, n.cmd.Stderr = log, log
 	n.meant = false
@@ -184,6 +187,26 @@ func (n *node) busy(ctx context.Context) (int, error) {
 		sum += m.QueueRequests
 	}
 	return sum, nil
+}
+
+// worker is the process id of the node's worker, which must have loaded its model.
+func (n *node) worker(ctx context.Context) (int, error) {
+	ctx, cancel := context.WithTimeout(ctx, time.Second)
+	defer cancel()
+	var res struct {
+		Models []struct {
+			WorkerPid int `json:",string"`
+		}
+	}
+	if err := n.call(ctx, "Status", &res); err != nil {
+		return 0, err
+	}
+	for _, m := range res.Models {
+		if m.WorkerPid > 0 {
+			return m.WorkerPid, nil
+		}
+	}
+	return 0, fmt.Errorf("%s has no worker", n.name)
 }
 
 // metrics sums the samples of each metric over its labels.

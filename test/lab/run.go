@@ -60,9 +60,16 @@ type result struct {
 	inFlight  int
 	ready     time.Duration // from the start of the processes to the first answers
 	problems  []string
+	wrong     bool // a problem is more than a latency
 }
 
 func (r *result) problem(format string, args ...any) {
+	r.wrong = true
+	r.slow(format, args...)
+}
+
+// slow is a problem that a machine with other work may be the cause of.
+func (r *result) slow(format string, args ...any) {
 	r.problems = append(r.problems, fmt.Sprintf(format, args...))
 }
 

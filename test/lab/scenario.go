@@ -4,6 +4,7 @@ package main
 
 import (
 	"context"
+	"slices"
 	"syscall"
 	"time"
 
@@ -16,6 +17,9 @@ type scenario struct {
 	name, about string
 	ci          string // the engine it runs with in CI: fake, real or both; "" not at all
 	fakeOnly    bool   // it needs the fake engine
+	realOnly    bool   // it needs the real engine
+	localOnly   bool   // it breaks what a node without the model does not use
+	previous    bool   // it needs the previous release
 	third       bool   // with ap-1, a third region
 	asked       []string
 	lack        []string // without the model in the run where everything is forwarded
@@ -27,6 +31,8 @@ type scenario struct {
 	before, hold, after time.Duration // until the fault, until it is healed, until the end
 	drainDelay          time.Duration
 	fault, heal         func(ctx context.Context, f *fleet) error
+
+	pair func(o options, local, forwarded *result) // judges the two runs beside each other
 
 	detect time.Duration // limit of the detection; 0 is 5 s
 	grow   time.Duration // by how much p99 may grow over that before the fault; 0 is a hedge of 250 ms and a round trip
@@ -77,6 +83,10 @@ func scenarios(o options) []scenario {
 		partition = min(partition, 20*time.Second)
 	}
 	list := []scenario{
+		{
+			name: "calm", about: "nothing breaks: what the way to another region costs", ci: engineFake,
+			asked: eu[:1], lack: eu, victims: us, hold: 8 * time.Second, fault: nothing, heal: nothing, pair: wayCost,
+		},
 		{
 			name: "kill", about: "SIGKILL of a peer in the same region", ci: "both",
 			asked: eu[:1], lack: eu[:1], victims: eu[1:], gone: eu[1:],
@@ -138,6 +148,25 @@ func scenarios(o options) []scenario {
 			fault: send(syscall.SIGUSR1, "eu-2"), heal: send(syscall.SIGUSR2, "eu-2"),
 		},
 		{
+			name: "local-engine-fails", about: "the engine of the asked node fails every run", fakeOnly: true, localOnly: true,
+			asked: eu[:1], loud: eu[:1], fault: send(syscall.SIGUSR1, "eu-1"), heal: send(syscall.SIGUSR2, "eu-1"),
+		},
+		{
+			name: "slow", about: "a peer becomes ten times slower", fakeOnly: true,
+			asked: eu[:1], lack: eu[:1], victims: eu[1:], hold: 10 * time.Second,
+			fault: send(syscall.SIGWINCH, "eu-2"), heal: send(syscall.SIGUSR2, "eu-2"),
+		},
+		{
+			name: "worker-dies", about: "the worker process of the serving node gets SIGSEGV, SIGKILL and SIGSTOP, 20 times each", realOnly: true,
+			asked: eu[:1], lack: eu[:1], victims: eu[1:], loud: eu, fault: endWorkers(20), heal: nothing, hold: time.Second,
+		},
+		{
+			name: "upgrade", about: "all nodes run the previous release and are restarted as this one in turn; clients know two nodes",
+			realOnly: true, previous: true,
+			asked: []string{"eu-1", "us-1"}, lack: []string{"eu-1", "us-1"}, victims: []string{"eu-2", "us-2"}, back: []string{"eu-2", "us-1", "us-2"},
+			drainDelay: time.Second, hold: time.Second, after: 4 * time.Second, fault: roll, heal: nothing, grow: 600 * time.Millisecond,
+		},
+		{
 			name: "rolling-restart", about: "all nodes are restarted in turn, each with a drain; clients know two nodes", ci: engineFake,
 			asked: []string{"eu-1", "us-1"}, lack: []string{"eu-1", "us-1"}, victims: []string{"eu-2", "us-2"}, back: []string{"eu-2", "us-1", "us-2"},
 			drainDelay: time.Second, hold: time.Second, after: 4 * time.Second, fault: roll, heal: nothing, grow: 600 * time.Millisecond,
@@ -193,6 +222,7 @@ func roll(ctx context.Context, f *fleet) error {
 		if err := n.stop(15 * time.Second); err != nil {
 			return err
 		}
+		n.program = ""
 		if err := n.start(); err != nil {
 			return err
 		}
@@ -204,6 +234,44 @@ func roll(ctx context.Context, f *fleet) error {
 		}
 	}
 	return nil
+}
+
+// endWorkers ends the worker process of the node that serves, in three ways, and waits for the next one each time.
+func endWorkers(times int) func(context.Context, *fleet) error {
+	return func(ctx context.Context, f *fleet) error {
+		n := f.node("eu-1")
+		if slices.Contains(f.lack, n.name) {
+			n = f.node("eu-2")
+		}
+		for range times {
+			for _, s := range []syscall.Signal{syscall.SIGSEGV, syscall.SIGKILL, syscall.SIGSTOP} {
+				pid := 0
+				if err := f.until(ctx, 10*time.Second, func() (err error) { pid, err = n.worker(ctx); return err }); err != nil {
+					return err
+				}
+				if err := syscall.Kill(pid, s); err != nil {
+					return err
+				}
+				if !pause(ctx, 1500*time.Millisecond) {
+					return ctx.Err()
+				}
+			}
+		}
+		return nil
+	}
+}
+
+// wayCost: what is forwarded takes the round trip longer, and hardly more.
+func wayCost(o options, local, forwarded *result) {
+	for _, c := range []struct {
+		quantile float64
+		slack    time.Duration
+	}{{50, 2 * time.Millisecond}, {99, 20 * time.Millisecond}} {
+		here, there := local.sum.Total.Quantile(c.quantile), forwarded.sum.Total.Quantile(c.quantile)
+		if limit := here + o.rtt + c.slack; there > limit && local.late < tooLate && forwarded.late < tooLate {
+			forwarded.slow("p%.0f is %v forwarded and %v here, at most %v is allowed", c.quantile, there.Round(100*time.Microsecond), here.Round(100*time.Microsecond), limit)
+		}
+	}
 }
 
 // stutter gives a node a quarter of the time for a while.
