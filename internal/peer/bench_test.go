@@ -114,7 +114,7 @@ func benchHTTP2(b *testing.B, parallel bool) {
 		_, _ = writeVectors(w, res.Vectors, body)
 	}))
 	srv.TLS = server.TLS([]string{"h2"})
-	srv.TLS.Certificates = []tls.Certificate{server.cert} // httptest sets its own else
+	srv.TLS.Certificates = []tls.Certificate{*server.show()} // httptest sets its own else
 	srv.EnableHTTP2 = true
 	srv.StartTLS()
 	defer srv.Close()
@@ -162,6 +162,29 @@ func BenchmarkForwardLarge(b *testing.B) {
 	b.SetBytes(2048 * 384 * 4)
 	measure(b, false, func() error {
 		_, err := x.Embed(b.Context(), to, req)
+		return err
+	})
+}
+
+// BenchmarkBlob moves 64 MiB of a blob.
+func BenchmarkBlob(b *testing.B) {
+	ca := newTestCA(b)
+	x, y := startNode(b, ca.identity(b, "a", "eu"), nil), newNode(b, ca.identity(b, "b", "eu"), func(c *Config) { c.BlobRate = 10 << 30 })
+	const size = 64 << 20
+	s := &shelf{}
+	sha := s.put(noise(size))
+	y.OnBlob(s.Blob)
+	y.start()
+	meet(x, y)
+	awaitUp(b, x, y)
+	b.SetBytes(size)
+	measure(b, false, func() error {
+		r, err := x.Blob(b.Context(), "b", sha, 0, -1)
+		if err != nil {
+			return err
+		}
+		defer r.Close()
+		_, err = io.Copy(io.Discard, r)
 		return err
 	})
 }

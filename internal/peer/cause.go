@@ -33,7 +33,7 @@ const (
 	codeVersion      quic.ApplicationErrorCode = 3
 	codeCertificate  quic.ApplicationErrorCode = 4 // expired or no longer trusted
 	codeDuplicate    quic.ApplicationErrorCode = 5 // another connection between the two is kept
-	codeClone        quic.ApplicationErrorCode = 6 // another node of that name runs already
+	codeClone        quic.ApplicationErrorCode = 6 // another node of that name runs already, says who closes; no proof of it
 	codeProtocol     quic.ApplicationErrorCode = 7 // what came does not make sense
 )
 
@@ -99,7 +99,7 @@ func patient(cause string) bool {
 	return slices.Contains([]string{causeUnauthorized, causeVersion, causeCertificate}, cause)
 }
 
-// cloneError says that another process of this node's name runs already: two machines hold one identity.
+// cloneError says that another process of this node's name runs.
 type cloneError struct{ text string }
 
 func (e *cloneError) Error() string { return e.text }

@@ -35,6 +35,8 @@ func (l *Links) embed(ctx context.Context, id node.ID, req embedding.Request) (e
 	}
 	l.requests.add()
 	defer l.requests.done()
+	k.active.Add(1)
+	defer k.active.Add(-1)
 	frame, err := requestFrameOf(ctx, req, l.cfg.MaxRequestBytes)
 	if err != nil {
 		return embedding.Result{}, embedding.AsError(err)

@@ -1,19 +1,25 @@
 package peer
 
 import (
-	"cmp"
 	"context"
 	"errors"
 	"fmt"
 	"math/rand/v2"
 	"net"
 	"net/netip"
+	"slices"
 	"time"
 
 	"github.com/quic-go/quic-go"
 
 	"github.com/akidb/akidbd/internal/node"
 )
+
+// flightKey is whom a dial is to reach, and where: a dial elsewhere is another one.
+type flightKey struct {
+	id   node.ID // "" for anybody
+	addr string
+}
 
 // flight is one dial that several may wait for.
 type flight struct {
@@ -25,8 +31,9 @@ type flight struct {
 }
 
 const (
-	dialTimeout = 5 * time.Second // resolving, handshake (2 s) and hello (2 s)
-	maxQueued   = 16              // gossip datagrams that wait for a dial
+	dialTimeout = 6 * time.Second // resolving, handshake and hello, 2 s each
+	lookupTime  = 2 * time.Second
+	maxQueued   = 16 // gossip datagrams that wait for a dial
 	maxFlights  = 1024
 	restFast    = 500 * time.Millisecond // before gossip dials again what did not answer
 	restSlow    = 10 * time.Second       // what answered that it must not
@@ -57,17 +64,22 @@ func (l *Links) connect(ctx context.Context, id node.ID, addr string) (*link, er
 	}
 }
 
-// find gives the link that is there for a node, or for who answered at an address. The caller holds mu.
+// find gives the link that is there for a node, or for who is at an address, which a connection there proves; what
+// nodes say of their addresses does not count. The caller holds mu.
 func (l *Links) find(id node.ID, addr string) *link {
 	if id == "" {
-		id = l.names[addr]
+		k := l.at[addr]
+		if k == nil {
+			return nil
+		}
+		id = k.id
 	}
 	return l.best(id)
 }
 
 // fly starts a dial, or joins the one under way. nil: this node stops. The caller holds mu.
 func (l *Links) fly(id node.ID, addr string) *flight {
-	key := cmp.Or(string(id), addr)
+	key := flightKey{id, addr}
 	if f := l.flights[key]; f != nil && f.landed.IsZero() {
 		return f
 	}
@@ -120,6 +132,7 @@ func (f *flight) resting() bool {
 func (l *Links) dial(ctx context.Context, want node.ID, addr string) (*link, error) {
 	ctx, cancel := context.WithTimeout(ctx, dialTimeout)
 	defer cancel()
+	shown := l.shown() // before the handshake: what it shows is this one or a newer
 	to, err := resolve(ctx, addr)
 	if err != nil {
 		return nil, err
@@ -132,15 +145,14 @@ func (l *Links) dial(ctx context.Context, want node.ID, addr string) (*link, err
 	if err != nil {
 		return nil, err
 	}
+	k.shown = shown
+	if addr != k.at[0] {
+		k.at = append(k.at, addr)
+	}
 	if err := l.adopt(k); err != nil {
 		_ = conn.CloseWithError(codeDraining, err.Error())
 		return nil, err
 	}
-	l.mu.Lock()
-	if len(l.names) < maxSlow {
-		l.names[addr] = k.id
-	}
-	l.mu.Unlock()
 	return k, nil
 }
 
@@ -153,6 +165,8 @@ func resolve(ctx context.Context, addr string) (net.Addr, error) {
 	if err != nil {
 		return nil, fmt.Errorf("address %q of a node: %w", addr, err)
 	}
+	ctx, cancel := context.WithTimeout(ctx, lookupTime)
+	defer cancel()
 	ips, err := net.DefaultResolver.LookupNetIP(ctx, "ip", host)
 	if err != nil {
 		return nil, fmt.Errorf("address %q of a node: %w", addr, err)
@@ -161,7 +175,8 @@ func resolve(ctx context.Context, addr string) (net.Addr, error) {
 	if err != nil || len(ips) == 0 {
 		return nil, fmt.Errorf("address %q of a node: no such port or host: %w", addr, err)
 	}
-	return net.UDPAddrFromAddrPort(netip.AddrPortFrom(ips[0].Unmap(), uint16(number))), nil
+	ip := ips[rand.IntN(len(ips))] // not all of them may answer: another dial takes another
+	return net.UDPAddrFromAddrPort(netip.AddrPortFrom(ip.Unmap(), uint16(number))), nil
 }
 
 // accept takes connections that others dial.
@@ -174,7 +189,7 @@ func (l *Links) accept(ln *quic.Listener) {
 			}
 			return
 		}
-		if a, ok := conn.Context().Value(attemptKey{}).(*attempt); ok {
+		if a := attemptOf(conn); a != nil {
 			a.accepted.Store(true)
 		}
 		l.spawn(func() { l.welcome(conn) })
@@ -182,7 +197,20 @@ func (l *Links) accept(ln *quic.Listener) {
 }
 
 func (l *Links) welcome(conn *quic.Conn) {
+	if conn.ConnectionState().TLS.NegotiatedProtocol == blobVersion {
+		if a := attemptOf(conn); a != nil {
+			a.leave()
+		}
+		l.serveBlobs(conn)
+		return
+	}
 	k, err := l.greet(l.ctx, conn, false, "")
+	if a := attemptOf(conn); a != nil {
+		a.leave()
+		if k != nil {
+			k.shown = a.shown
+		}
+	}
 	if err == nil {
 		if err = l.adopt(k); err != nil {
 			_ = conn.CloseWithError(codeDraining, err.Error())
@@ -221,11 +249,13 @@ const (
 	steady    = 5 * time.Second       // a link that lived so long was a good one
 	headStart = 30 * time.Millisecond // of the smaller name, so that mostly one side dials
 	noAddress = 30 * time.Second      // between looks at whether a node can be dialled
+
+	nextAddress = 50 * time.Millisecond // before the next address of a node
 )
 
 // keep keeps a link to a node until ctx ends.
 func (l *Links) keep(ctx context.Context, id node.ID) {
-	n, cause, said := 0, "", ""
+	n, cause, said := 0, "", map[string]bool{}
 	var linked time.Time // since when; zero without a link
 	for ctx.Err() == nil {
 		l.mu.Lock()
@@ -234,11 +264,12 @@ func (l *Links) keep(ctx context.Context, id node.ID) {
 			l.mu.Unlock()
 			return
 		}
-		has, changed, addr, lost := len(r.links) > 0, r.changed, cmp.Or(r.addr, r.info.Addr), r.info.Link.Cause
+		has, changed, addrs, lost := len(r.links) > 0, r.changed, r.addresses(), r.info.Link.Cause
 		l.mu.Unlock()
 		if has {
 			if linked.IsZero() {
-				linked, said = time.Now(), ""
+				linked = time.Now()
+				clear(said)
 			}
 			select {
 			case <-ctx.Done():
@@ -252,30 +283,47 @@ func (l *Links) keep(ctx context.Context, id node.ID) {
 			}
 			linked = time.Time{}
 		}
-		if !l.rest(ctx, changed, id, addr, n, cause) {
+		if !l.rest(ctx, changed, id, len(addrs), n, cause) {
 			if patient(cause) { // a new identity or address: worth a try at once
 				n, cause = 0, ""
 			}
 			continue
 		}
+		addr := addrs[n%len(addrs)]
 		n++
 		if _, err := l.connect(ctx, id, addr); err != nil && ctx.Err() == nil {
-			if cause = causeOf(err); cause != said {
+			if cause = causeOf(err); !said[cause] {
 				l.log.Warn("no link", "node", id, "addr", addr, "cause", cause, "reason", err)
-				said = cause
+				said[cause] = true
 			}
 		}
 	}
 }
 
-// rest waits before dial n; false means that something changed, or ctx ended, and there is another look to take.
-func (l *Links) rest(ctx context.Context, changed <-chan struct{}, id node.ID, addr string, n int, cause string) bool {
-	wait := backoff(n, cause)
+// addresses are where a node may be dialled, each in its turn: where gossip says that it is, where it said itself
+// when it was linked last, and where that link led. The caller holds Links.mu.
+func (r *remote) addresses() []string {
+	var addrs []string
+	for _, a := range []string{r.addr, r.info.Addr, r.led} {
+		if a != "" && !slices.Contains(addrs, a) {
+			addrs = append(addrs, a)
+		}
+	}
+	return addrs
+}
+
+// rest waits before dial n of a node with so many addresses; false means that something changed, or ctx ended, and
+// there is another look to take.
+func (l *Links) rest(ctx context.Context, changed <-chan struct{}, id node.ID, addrs, n int, cause string) bool {
+	wait := noAddress
+	if addrs > 0 {
+		wait = backoff(n/addrs, cause)
+		if n%addrs != 0 {
+			wait = jitter(nextAddress)
+		}
+	}
 	if n == 0 && l.self > id {
 		wait += jitter(headStart)
-	}
-	if addr == "" {
-		wait = noAddress
 	}
 	timer := time.NewTimer(wait)
 	defer timer.Stop()
@@ -285,6 +333,6 @@ func (l *Links) rest(ctx context.Context, changed <-chan struct{}, id node.ID, a
 	case <-changed:
 		return false
 	case <-timer.C:
-		return addr != ""
+		return addrs > 0
 	}
 }

@@ -40,6 +40,7 @@ const (
 	maxTraceState  = 512     // W3C Trace Context asks for at least this
 	maxMessage     = 1 << 20 // hello, word, error
 	maxDimension   = 1 << 16
+	maxVectors     = 512 << 20 // bytes of all vectors of an answer
 	readStep       = 256 << 10 // memory grows with what has come, not with what was announced
 )
 
@@ -70,8 +71,9 @@ func overLimit(what string, n, limit int) error {
 	return fmt.Errorf("%s of %d bytes is over the limit of %d", what, n, limit)
 }
 
-// readRequest reads a request after the first two bytes of its stream, to the end of the stream.
-func readRequest(r io.Reader, maxBody int) (requestFrame, error) {
+// readRequest reads a request after the first two bytes of its stream, to the end of the stream. grow is asked
+// before memory for the body is taken; its error is returned as it is.
+func readRequest(r io.Reader, maxBody int, grow func(bytes int) error) (requestFrame, error) {
 	var head [requestHead]byte
 	if _, err := io.ReadFull(r, head[:]); err != nil {
 		return requestFrame{}, fmt.Errorf("head of a request: %w", err)
@@ -86,6 +88,9 @@ func readRequest(r io.Reader, maxBody int) (requestFrame, error) {
 		return f, overLimit("tracestate", state, maxTraceState)
 	case body > maxBody:
 		return f, overLimit("request", body, maxBody)
+	}
+	if err := grow(body); err != nil {
+		return f, err
 	}
 	trace, err := readN(r, parent+state)
 	if err != nil {

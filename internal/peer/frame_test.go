@@ -16,10 +16,12 @@ import (
 	peerv1 "github.com/akidb/akidbd/internal/gen/akidb/peer/v1"
 )
 
+func anySize(int) error { return nil }
+
 func TestRequestFrame(t *testing.T) {
 	f := requestFrame{deadline: 1500 * time.Millisecond, traceParent: "00-01", traceState: "a=b", body: []byte("body")}
 	b := f.append(nil)
-	got, err := readRequest(bytes.NewReader(b[2:]), 4)
+	got, err := readRequest(bytes.NewReader(b[2:]), 4, anySize)
 	if err != nil || got.deadline != f.deadline || got.traceParent != f.traceParent || got.traceState != f.traceState || string(got.body) != "body" {
 		t.Errorf("got %+v, %v", got, err)
 	}
@@ -31,7 +33,7 @@ func TestRequestFrame(t *testing.T) {
 		"bytes after the end":  append(bytes.Clone(b[2:]), 0),
 		"nothing":              nil,
 	} {
-		if _, err := readRequest(bytes.NewReader(in), 4); err == nil {
+		if _, err := readRequest(bytes.NewReader(in), 4, anySize); err == nil {
 			t.Errorf("%s: taken", what)
 		}
 	}
@@ -98,7 +100,7 @@ func FuzzRequest(f *testing.F) {
 	f.Add([]byte{})
 	f.Add(bytes.Repeat([]byte{255}, 64))
 	f.Fuzz(func(t *testing.T, b []byte) {
-		r, err := readRequest(bytes.NewReader(b), 1<<16)
+		r, err := readRequest(bytes.NewReader(b), 1<<16, anySize)
 		if err != nil {
 			return
 		}

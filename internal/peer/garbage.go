@@ -1,13 +1,10 @@
 package peer
 
 import (
-	"context"
 	"net"
 	"sync"
-	"sync/atomic"
 	"time"
 
-	"github.com/quic-go/quic-go"
 	"github.com/quic-go/quic-go/qlog"
 	"github.com/quic-go/quic-go/qlogwriter"
 )
@@ -71,19 +68,3 @@ func (d dropped) RecordEvent(e qlogwriter.Event) {
 
 // Close implements qlogwriter.Recorder.
 func (dropped) Close() error { return nil }
-
-type attemptKey struct{}
-
-// attempt is a connection that somebody began. It counts as refused unless it got through the handshake.
-type attempt struct{ accepted atomic.Bool }
-
-func (l *Links) attempt(ctx context.Context, info *quic.ClientInfo) (context.Context, error) {
-	a := &attempt{}
-	ctx = context.WithValue(ctx, attemptKey{}, a)
-	context.AfterFunc(ctx, func() {
-		if !a.accepted.Load() {
-			l.refuse(refusedHandshake, info.RemoteAddr, "reason", context.Cause(ctx))
-		}
-	})
-	return ctx, nil
-}

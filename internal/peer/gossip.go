@@ -1,10 +1,10 @@
 package peer
 
 import (
-	"cmp"
 	"context"
 	"fmt"
 	"net"
+	"sync"
 	"time"
 
 	"github.com/quic-go/quic-go"
@@ -32,13 +32,13 @@ func (l *Links) SendGossip(to node.ID, addr string, data []byte) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	if k := l.find(to, addr); k != nil {
-		k.used.Store(time.Now().UnixNano())
+		k.use()
 		if !push(k.gossip, b) {
 			l.metrics.datagrams.Inc()
 		}
 		return
 	}
-	if addr != "" && !l.flights[cmp.Or(string(to), addr)].resting() {
+	if addr != "" && !l.flights[flightKey{to, addr}].resting() {
 		if f := l.fly(to, addr); f != nil && len(f.queue) < maxQueued {
 			f.queue = append(f.queue, b)
 			return
@@ -54,18 +54,24 @@ func (l *Links) DialGossip(ctx context.Context, to node.ID, addr string) (net.Co
 	if err != nil {
 		return nil, fmt.Errorf("link to %s at %s: %w", to, addr, err)
 	}
-	k.used.Store(time.Now().UnixNano())
 	st, err := k.openStream(ctx, streamGossip)
 	if err != nil {
 		return nil, fmt.Errorf("gossip stream to node %s: %w", k.id, err)
 	}
-	return &streamConn{Stream: st, conn: k.conn}, nil
+	return k.gossipConn(st), nil
+}
+
+func (k *link) gossipConn(st *quic.Stream) *streamConn {
+	k.use()
+	k.active.Add(1)
+	return &streamConn{Stream: st, conn: k.conn, done: sync.OnceFunc(func() { k.active.Add(-1) })}
 }
 
 // streamConn is a stream as a net.Conn.
 type streamConn struct {
 	*quic.Stream
 	conn *quic.Conn
+	done func()
 }
 
 func (c *streamConn) LocalAddr() net.Addr  { return c.conn.LocalAddr() }
@@ -73,6 +79,7 @@ func (c *streamConn) RemoteAddr() net.Addr { return c.conn.RemoteAddr() }
 
 // Close ends both directions, which frees the slot: what was written still arrives, what was not read is lost.
 func (c *streamConn) Close() error {
+	defer c.done()
 	err := c.Stream.Close()
 	c.CancelRead(streamCanceled)
 	return err

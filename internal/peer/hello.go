@@ -5,6 +5,8 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"net"
+	"net/netip"
 	"slices"
 	"time"
 
@@ -21,14 +23,15 @@ type hello struct {
 	info     node.Info
 	instance uint64
 	uptime   time.Duration
+	observed netip.AddrPort // this node as the other side sees it; not valid when it does not say
 }
 
 // errSelf: this node reached itself.
 var errSelf = errors.New("the address is this node's own")
 
-func (l *Links) writeHello(w io.Writer) error {
+func (l *Links) writeHello(w io.Writer, me node.Info, to net.Addr) error {
 	b, err := appendMessage([]byte{frameVersion, streamHello}, &peerv1.Hello{
-		Node: nodeMessage(l.me()), Instance: l.instance, UptimeMs: uint64(time.Since(l.started).Milliseconds()),
+		Node: nodeMessage(me), Instance: l.instance, UptimeMs: uint64(time.Since(l.started).Milliseconds()), Observed: to.String(),
 	})
 	if err != nil {
 		return err
@@ -51,7 +54,11 @@ func readHello(r io.Reader) (hello, error) {
 	}
 	info, err := nodeOf(m.GetNode())
 	const maxUptime = uint64(100 * 365 * 24 * time.Hour / time.Millisecond)
-	return hello{info: info, instance: m.GetInstance(), uptime: time.Duration(min(m.GetUptimeMs(), maxUptime)) * time.Millisecond}, err
+	h := hello{info: info, instance: m.GetInstance(), uptime: time.Duration(min(m.GetUptimeMs(), maxUptime)) * time.Millisecond}
+	if at, err := netip.ParseAddrPort(m.GetObserved()); err == nil && at.Addr().Zone() == "" {
+		h.observed = netip.AddrPortFrom(at.Addr().Unmap(), at.Port())
+	}
+	return h, err
 }
 
 // me is this node now, under the name that its certificate gives it.
@@ -77,15 +84,14 @@ func (l *Links) greet(ctx context.Context, conn *quic.Conn, dialled bool, want n
 		_ = conn.CloseWithError(code, "certificate refused: "+err.Error())
 		return nil, &unauthorizedError{err}
 	}
-	h, err := l.exchange(ctx, conn, dialled)
+	me := l.me()
+	h, err := l.exchange(ctx, conn, dialled, me)
 	if err != nil {
 		_ = conn.CloseWithError(codeProtocol, "no hello")
 		if cause := context.Cause(conn.Context()); cause != nil && conn.Context().Err() != nil {
 			err = errors.Join(err, cause) // what the other side said
 		}
-		if clone := l.sentAway(conn, err); clone != nil {
-			return nil, clone
-		}
+		l.sentAway(conn, err)
 		return nil, fmt.Errorf("hello: %w", err)
 	}
 	if id == l.self {
@@ -95,11 +101,13 @@ func (l *Links) greet(ctx context.Context, conn *quic.Conn, dialled bool, want n
 		_ = conn.CloseWithError(codeUnauthorized, fmt.Sprintf("expected node %s, found %s", want, id))
 		return nil, &nameError{string(want), string(id), conn.RemoteAddr().String()}
 	}
-	return l.newLink(conn, id, region, dialled, h), nil
+	k := l.newLink(conn, id, region, dialled, h)
+	k.said = me.Addr
+	return k, nil
 }
 
 // exchange: the dialler speaks first.
-func (l *Links) exchange(ctx context.Context, conn *quic.Conn, dialled bool) (hello, error) {
+func (l *Links) exchange(ctx context.Context, conn *quic.Conn, dialled bool, me node.Info) (hello, error) {
 	var st *quic.Stream
 	var err error
 	if dialled {
@@ -114,7 +122,7 @@ func (l *Links) exchange(ctx context.Context, conn *quic.Conn, dialled bool) (he
 		_ = st.SetDeadline(at)
 	}
 	if dialled {
-		if err := l.writeHello(st); err != nil {
+		if err := l.writeHello(st, me, conn.RemoteAddr()); err != nil {
 			return hello{}, err
 		}
 	}
@@ -123,7 +131,7 @@ func (l *Links) exchange(ctx context.Context, conn *quic.Conn, dialled bool) (he
 		return h, err
 	}
 	if !dialled {
-		if err := l.writeHello(st); err != nil {
+		if err := l.writeHello(st, me, conn.RemoteAddr()); err != nil {
 			return h, err
 		}
 	}
@@ -131,42 +139,6 @@ func (l *Links) exchange(ctx context.Context, conn *quic.Conn, dialled bool) (he
 		return h, err
 	}
 	return h, readEnd(st)
-}
-
-// meetSelf judges another process that holds this node's name: the younger of the two is the copy.
-func (l *Links) meetSelf(conn *quic.Conn, h hello) error {
-	addr := conn.RemoteAddr().String()
-	if h.instance == l.instance {
-		_ = conn.CloseWithError(codeClosed, "own address")
-		return errSelf
-	}
-	up := time.Since(l.started)
-	// Uptimes travel in milliseconds; nearly equal ones are settled by the instance.
-	younger := up < h.uptime-time.Second || (up < h.uptime+time.Second && l.instance > h.instance)
-	if !younger {
-		_ = conn.CloseWithError(codeClone, fmt.Sprintf("node %s runs here since %s", l.self, up.Round(time.Second)))
-		return &cloneError{fmt.Sprintf("a second node named %s is at %s: its certificate is a copy of this node's; it has to stop and get its own", l.self, addr)}
-	}
-	_ = conn.CloseWithError(codeClosed, "this node is the younger of two and stops")
-	err := &cloneError{l.cloneText(addr)}
-	l.fail(err)
-	return err
-}
-
-// sentAway says whether a connection ended because the other side knows an older node of this node's name. Run
-// then ends.
-func (l *Links) sentAway(conn *quic.Conn, err error) *cloneError {
-	e, ok := errors.AsType[*quic.ApplicationError](err)
-	if !ok || !e.Remote || e.ErrorCode != codeClone {
-		return nil
-	}
-	clone := &cloneError{l.cloneText(fmt.Sprintf("%s, which says: %s", conn.RemoteAddr(), e.ErrorMessage))}
-	l.fail(clone)
-	return clone
-}
-
-func (l *Links) cloneText(addr string) string {
-	return fmt.Sprintf("another node named %s runs already (found at %s): two machines hold the same certificate, as after copying an SD card; issue a certificate with another name for this one", l.self, addr)
 }
 
 // fail ends Run with err.

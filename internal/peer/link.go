@@ -3,6 +3,7 @@ package peer
 import (
 	"context"
 	"io"
+	"net/netip"
 	"sync/atomic"
 	"time"
 
@@ -22,12 +23,18 @@ type link struct {
 	started  time.Time // of the other process, by its own uptime
 	hello    node.Info
 	born     time.Time
+	at       []string       // addresses that led to it: evidence, unlike what the node says
+	observed netip.AddrPort // this node as the other sees it
+	shown    fingerprint    // of the certificate that this node showed
+	said     string         // address that this node said it has
+	serving  *atomic.Int64  // requests of the node that this one serves, over all its connections
 
 	urgent chan []byte // probes and their replies, before gossip
 	gossip chan []byte
 	nudge  chan struct{} // probe now
 
-	used     atomic.Int64 // Unix nanoseconds of the last gossip
+	used     atomic.Int64 // when gossip last used it, nanoseconds after Links.started
+	active   atomic.Int64 // streams in use, both ways
 	fetching atomic.Bool
 
 	// The rest is guarded by Links.mu.
@@ -38,23 +45,31 @@ type link struct {
 	heard   time.Time // last reply
 	misses  int       // intervals without a reply, in a row
 	rtt     time.Duration
-	suspect uint64    // a reply to this probe or a later one proves that two processes share the name; 0: no suspicion
-	doomed  time.Time // when a suspect that stays silent, or a duplicate, is closed
-	verdict string    // cause it is closed for then
-	in, out uint64    // bytes counted so far
+	state   node.State // that it said last
+	suspect uint64     // a reply to this probe or a later one proves that two processes share the name; 0: no suspicion
+	doomed  time.Time  // when a suspect that stays silent, or a duplicate, is closed
+	verdict string     // cause it is closed for then
+	in, out uint64     // bytes counted so far
 }
 
 func (l *Links) newLink(conn *quic.Conn, id node.ID, region string, dialled bool, h hello) *link {
 	now := time.Now()
 	k := &link{
 		l: l, conn: conn, id: id, region: region, dialled: dialled,
-		instance: h.instance, started: now.Add(-h.uptime), hello: h.info, born: now, heard: now,
+		instance: h.instance, started: now.Add(-h.uptime), hello: h.info, born: now, heard: now, state: h.info.Word.State,
+		at: []string{conn.RemoteAddr().String()}, observed: h.observed,
 		urgent: make(chan []byte, 16), gossip: make(chan []byte, 64), nudge: make(chan struct{}, 1),
 	}
 	k.hello.ID, k.hello.Region = id, region
-	k.used.Store(now.UnixNano())
+	k.use()
 	return k
 }
+
+// use notes that gossip uses the connection.
+func (k *link) use() { k.used.Store(int64(time.Since(k.l.started))) }
+
+// idle is how long gossip did not use it.
+func (k *link) idle() time.Duration { return time.Since(k.l.started) - time.Duration(k.used.Load()) }
 
 // bySmaller says whether the node with the smaller name dialled: of two connections that one is kept.
 func (k *link) bySmaller() bool { return k.dialled == (k.l.self < k.id) }
@@ -67,11 +82,15 @@ func (k *link) better(o *link) bool {
 	if a, b := k.misses < 2, o.misses < 2; a != b {
 		return a
 	}
-	if k.instance == o.instance && k.bySmaller() != o.bySmaller() {
+	if k.instance == o.instance && k.bySmaller() != o.bySmaller() && k.born.Sub(o.born).Abs() < atOnce {
 		return k.bySmaller()
 	}
-	return k.born.After(o.born)
+	return k.born.After(o.born) // one that came later was meant to replace the other
 }
+
+// atOnce is how far apart both ends see the births of two connections that each of them dialled not knowing of
+// the other's.
+const atOnce = 3 * time.Second
 
 const lostProbes = 3
 
@@ -165,8 +184,7 @@ func (k *link) serve(st *quic.Stream) {
 		return
 	case head[1] == streamGossip && k.l.onStream != nil:
 		_ = st.SetReadDeadline(time.Time{})
-		k.used.Store(time.Now().UnixNano())
-		k.l.onStream(k.id, k.addr(), &streamConn{Stream: st, conn: k.conn})
+		k.l.onStream(k.id, k.addr(), k.gossipConn(st))
 		return
 	}
 	reset(st, streamProtocol)

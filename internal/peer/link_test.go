@@ -155,65 +155,6 @@ func TestVersions(t *testing.T) {
 	}
 }
 
-// TestCloneFindsTheOther: the copy dials the address of the original.
-func TestCloneFindsTheOther(t *testing.T) {
-	ca := newTestCA(t)
-	ident := ca.identity(t, "a", "eu")
-	for _, younger := range []string{"dials", "is dialled"} {
-		old := newNode(t, ident, nil)
-		old.started = time.Now().Add(-time.Hour)
-		old.start()
-		young := startNode(t, ident, nil)
-		from, to := young, old
-		if younger == "is dialled" {
-			from, to = old, young
-		}
-		_, _ = from.DialGossip(t.Context(), "", to.Addr().String())
-		err := <-young.ended
-		if !is[*cloneError](err) || !strings.Contains(err.Error(), "another node named a") {
-			t.Errorf("the younger %s: %v", younger, err)
-		}
-		close(young.ended)
-		select {
-		case err := <-old.ended:
-			t.Errorf("the original ended too: %v", err)
-			close(old.ended)
-		default:
-		}
-	}
-}
-
-// TestCloneIsSeenByAPeer: original and copy never meet, a third node holds links to both.
-func TestCloneIsSeenByAPeer(t *testing.T) {
-	for _, witness := range []node.ID{"0", "z"} { // the name decides which side judges two connections
-		ca := newTestCA(t)
-		ident := ca.identity(t, "a", "eu")
-		w := startNode(t, ca.identity(t, witness, "eu"), nil)
-		old := newNode(t, ident, nil)
-		old.started = time.Now().Add(-time.Hour)
-		old.start()
-		old.SetMembers(members(w))
-		awaitUp(t, old, w)
-		young := startNode(t, ident, nil)
-		young.SetMembers(members(w))
-		err := <-young.ended
-		if !is[*cloneError](err) || !strings.Contains(err.Error(), old.Addr().String()) {
-			t.Errorf("the copy: %v", err)
-		}
-		close(young.ended)
-		await(t, "the original to be linked", func() bool {
-			p := w.see("a")
-			return p.Link.Up && p.Word.Epoch == old.word.Load().Epoch && w.connections("a") == 1
-		})
-		if !strings.Contains(w.logs.String(), "two nodes have the same name") {
-			t.Errorf("log: %s", w.logs)
-		}
-		if _, err := w.Embed(t.Context(), old.info(), one("x")); err != nil || old.engine.calls.Load() != 1 {
-			t.Errorf("the original was not asked: %v", err)
-		}
-	}
-}
-
 func TestOwnAddressIsNoClone(t *testing.T) {
 	a := startNode(t, newTestCA(t).identity(t, "a", "eu"), nil)
 	if _, err := a.DialGossip(t.Context(), "", a.Addr().String()); !errors.Is(err, errSelf) {

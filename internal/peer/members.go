@@ -123,7 +123,7 @@ func (l *Links) evict() {
 		return
 	}
 	oldest := slices.MinFunc(extra, func(a, b *link) int { return cmp.Compare(a.used.Load(), b.used.Load()) })
-	if time.Since(time.Unix(0, oldest.used.Load())) > time.Second {
+	if oldest.idle() > time.Second {
 		l.spawnLocked(func() { oldest.close(codeClosed, causeClosed, "not used") })
 	}
 }

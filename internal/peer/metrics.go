@@ -11,6 +11,7 @@ import (
 const (
 	refusedGarbage     = "garbage"     // packets that belong to no link and to no handshake
 	refusedHandshake   = "handshake"   // a connection that did not get through TLS, or sent no hello
+	refusedFlood       = "flood"       // a handshake while too many are under way
 	refusedIdentity    = "identity"    // a certificate that does not verify or is not the expected node's
 	refusedClone       = "clone"       // a second node of one name
 	refusedProtocol    = "protocol"    // a stream or datagram that makes no sense
@@ -21,7 +22,7 @@ const (
 
 func refusals() []string {
 	return []string{
-		refusedGarbage, refusedHandshake, refusedIdentity, refusedClone, refusedProtocol, refusedAdmission,
+		refusedGarbage, refusedHandshake, refusedFlood, refusedIdentity, refusedClone, refusedProtocol, refusedAdmission,
 		refusedConcurrency, refusedDraining,
 	}
 }
@@ -32,6 +33,11 @@ const (
 	dirIn, dirOut        = "in", "out"
 	codeOK               = "ok"
 	changeUp             = "up" // beside the causes
+
+	// Ends of a transfer of a blob, beside codeOK.
+	blobsRefused = "refused" // the node does not have it, or stops
+	blobsBusy    = "busy"
+	blobsCut     = "cut" // not reached, cut off or left
 )
 
 type metrics struct {
@@ -42,6 +48,8 @@ type metrics struct {
 	bytes     map[string]prometheus.Counter
 	refused   map[string]prometheus.Counter
 	datagrams prometheus.Counter
+	blobs     map[[2]string]prometheus.Counter // direction, result
+	blobBytes map[string]prometheus.Counter
 }
 
 func newMetrics(reg prometheus.Registerer) *metrics {
@@ -55,7 +63,10 @@ func newMetrics(reg prometheus.Registerer) *metrics {
 	requests := count("requests_total", "Requests forwarded (out) and served for peers (in).", "direction", "code")
 	bytes := count("bytes_total", "Bytes in QUIC packets of links.", "direction")
 	refused := count("refused_total", "What came over the port and was refused.", "reason")
+	blobs := count("blobs_total", "Parts of blobs fetched from peers (in) and given out to them (out).", "direction", "result")
+	blobBytes := count("blob_bytes_total", "Bytes of blobs.", "direction")
 	m := &metrics{
+		blobs: map[[2]string]prometheus.Counter{}, blobBytes: map[string]prometheus.Counter{},
 		links: map[[2]string]prometheus.Gauge{}, changes: map[string]prometheus.Counter{},
 		requests: map[[2]string]prometheus.Counter{}, bytes: map[string]prometheus.Counter{}, refused: map[string]prometheus.Counter{},
 		rtt: f.NewHistogram(prometheus.HistogramOpts{Name: "akidb_peer_rtt_seconds", Help: "Round trip of a probe.",
@@ -72,6 +83,10 @@ func newMetrics(reg prometheus.Registerer) *metrics {
 	}
 	for _, d := range []string{dirIn, dirOut} {
 		m.bytes[d] = bytes.WithLabelValues(d)
+		m.blobBytes[d] = blobBytes.WithLabelValues(d)
+		for _, r := range []string{codeOK, blobsRefused, blobsBusy, blobsCut} {
+			m.blobs[[2]string{d, r}] = blobs.WithLabelValues(d, r)
+		}
 		m.requests[[2]string{d, codeOK}] = requests.WithLabelValues(d, codeOK)
 		for _, c := range embedding.Codes() {
 			m.requests[[2]string{d, string(c)}] = requests.WithLabelValues(d, string(c))

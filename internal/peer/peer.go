@@ -3,6 +3,10 @@
 // and gossip. A Links keeps links to the nodes it is told of and answers what comes over them with the local
 // engine, never with a router: a request crosses one link at most. It knows nothing of routing policy.
 //
+// Models travel between nodes as blobs, over a second connection with windows and an ALPN name (akidb-blob/1) of its
+// own, dialled when one is fetched and closed when none is, so that they never stand before a request: Links.OnBlob
+// sets what this node gives out, Config.BlobRate and MaxBlobs how fast and how many at once, Links.Blob fetches.
+//
 // A request never dials. What is known of a node is evidence of its link: connected, answered, said.
 package peer
 
@@ -13,9 +17,12 @@ import (
 	"crypto/x509"
 	"errors"
 	"fmt"
+	"io"
 	"log/slog"
 	"math/rand/v2"
 	"net"
+	"net/netip"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -59,16 +66,20 @@ type Config struct {
 	IdleTimeout   time.Duration // silence that ends a connection; default 1 s, twice that on paths over 150 ms
 	Grace         time.Duration // how long a stop waits for requests in flight; default 10 s
 
+	MaxBlobs int // that peers fetch at once, more are refused; default 4
+	BlobRate int // bytes a second given out, all together; default 32 MiB
+
 	Admit           func() error  // asked before the engine gets a request of a peer; nil admits all
-	MaxRequests     int           // requests of all peers at once, more are refused as overloaded; default 1024
-	MaxRequestBytes int           // of one request; default 32 MiB
+	MaxRequests     int           // requests of all peers at once, half of them of one node, more are refused as overloaded; default 1024
+	MaxRequestBytes int           // of one request; four times that of all that are served at once; default 32 MiB
 	MaxInputs       int           // of one request; default 16384
 	MaxDeadline     time.Duration // longest time given to a peer's request, and for one that names none; default 60 s
 
 	Logger     *slog.Logger          // required
 	Registerer prometheus.Registerer // required
 
-	versions []string // ALPN names, newest first; default defaultVersions
+	versions   []string      // ALPN names, newest first; default defaultVersions
+	cloneGrace time.Duration // default cloneGrace
 }
 
 // defaultVersions are offered, newest first: this one and the one before it, so that a fleet can be upgraded node by node.
@@ -89,7 +100,10 @@ func (c *Config) fill() error {
 	c.MaxRequests = cmp.Or(c.MaxRequests, 1024)
 	c.MaxRequestBytes = cmp.Or(c.MaxRequestBytes, 32<<20)
 	c.MaxInputs = cmp.Or(c.MaxInputs, 16384)
+	c.MaxBlobs = cmp.Or(c.MaxBlobs, 4)
+	c.BlobRate = cmp.Or(c.BlobRate, 32<<20)
 	c.MaxDeadline = cmp.Or(c.MaxDeadline, time.Minute)
+	c.cloneGrace = cmp.Or(c.cloneGrace, cloneGrace)
 	if c.versions == nil {
 		c.versions = defaultVersions()
 	}
@@ -117,6 +131,7 @@ type Links struct {
 	onChange func()
 	onPacket func(from node.ID, addr string, data []byte, at time.Time)
 	onStream func(from node.ID, addr string, c net.Conn)
+	onBlob   func(ctx context.Context, sha string, offset, length int64) (io.ReadCloser, error)
 
 	mu       sync.Mutex
 	ctx      context.Context // of all links and goroutines; nil before Run, ended when Run returns
@@ -127,18 +142,24 @@ type Links struct {
 	wg       sync.WaitGroup // goroutines; Add only with mu held and ctx alive
 	remotes  map[node.ID]*remote
 	members  []node.Info
-	flights  map[string]*flight
-	names    map[string]node.ID // who answered at an address
-	slow     map[string]bool    // addresses with a long round trip
+	flights  map[flightKey]*flight
+	at       map[string]*link // connections that are there, by the addresses that led to them
+	slow     map[string]bool  // addresses with a long round trip
+	rival    *rival           // an older process of this node's name; nil without one
+	nextLook time.Time        // when another node's word may next make this one look for such a process
 
 	table atomic.Pointer[map[node.ID]*link] // links that are up
 	peers atomic.Pointer[[]node.Info]
 	begun chan struct{} // closed when Run runs
 	dirty chan struct{}
-	fatal chan error // a clone or a lost socket, ends Run
+	moved chan struct{} // this node's address changed
+	fatal chan error    // a clone or a lost socket, ends Run
 
+	gate     gate
+	blobs    *blobs
 	requests inflight
-	slots    chan struct{} // one for each request of a peer that is served
+	slots    chan struct{} // one for each request of a peer that is served, until its answer is written
+	bodies   atomic.Int64  // bytes of the requests of peers that are served
 	buffers  buffers
 	noise    map[string]*sparse // by reason, of refusals
 }
@@ -164,10 +185,12 @@ func New(cfg Config, id Identity, engine Engine) (*Links, error) {
 		metrics:  newMetrics(cfg.Registerer),
 		instance: rand.Uint64(), started: time.Now(),
 		sock:    sock,
-		remotes: map[node.ID]*remote{}, flights: map[string]*flight{}, names: map[string]node.ID{}, slow: map[string]bool{},
-		begun: make(chan struct{}), dirty: make(chan struct{}, 1), fatal: make(chan error, 1),
+		remotes: map[node.ID]*remote{}, flights: map[flightKey]*flight{}, at: map[string]*link{}, slow: map[string]bool{},
+		begun: make(chan struct{}), dirty: make(chan struct{}, 1), moved: make(chan struct{}, 1), fatal: make(chan error, 1),
+		gate:  gate{from: map[netip.Addr]int{}},
 		slots: make(chan struct{}, cfg.MaxRequests),
 		noise: map[string]*sparse{},
+		blobs: newBlobs(cfg.MaxBlobs, cfg.BlobRate),
 	}
 	for _, r := range refusals() {
 		l.noise[r] = &sparse{}
@@ -177,6 +200,7 @@ func New(cfg Config, id Identity, engine Engine) (*Links, error) {
 	l.tr = &quic.Transport{
 		Conn: sock, StatelessResetKey: &keys.reset, TokenGeneratorKey: &keys.token,
 		ConnContext: l.attempt, Tracer: dropped{l},
+		VerifySourceAddress: func(net.Addr) bool { return l.gate.wary() },
 	}
 	l.table.Store(&map[node.ID]*link{})
 	l.peers.Store(&[]node.Info{})
@@ -208,7 +232,7 @@ func (l *Links) Close() error {
 func (l *Links) Run(ctx context.Context) error {
 	life, end := context.WithCancel(context.WithoutCancel(ctx))
 	defer end()
-	ln, err := l.tr.Listen(l.tls, l.quicConfig(""))
+	ln, err := l.tr.Listen(l.identity.TLS(append(slices.Clone(l.cfg.versions), blobVersion)), l.quicConfig(""))
 	if err != nil {
 		return errors.Join(fmt.Errorf("listen for links on %s: %w", l.Addr(), err), l.sock.Close())
 	}
@@ -239,6 +263,7 @@ func (l *Links) Run(ctx context.Context) error {
 		open = append(open, r.links...)
 	}
 	l.mu.Unlock()
+	blobs := l.blobs.open()
 	code, text := codeDraining, "the node stops"
 	if failure != nil {
 		code, text = codeClosed, "the node fails"
@@ -246,6 +271,9 @@ func (l *Links) Run(ctx context.Context) error {
 	var closing sync.WaitGroup
 	for _, k := range open {
 		closing.Go(func() { k.close(code, causeDraining, text) })
+	}
+	for conn := range blobs {
+		closing.Go(func() { _ = conn.CloseWithError(code, text) })
 	}
 	closing.Wait()
 	l.mu.Lock()
@@ -283,10 +311,13 @@ func (l *Links) drain(ln *quic.Listener) {
 const lastWords = 50 * time.Millisecond
 
 // spawn runs f as a goroutine of Run, or not at all when Run is not there to wait for it.
-func (l *Links) spawn(f func()) {
+func (l *Links) spawn(f func()) { l.spawned(f) }
+
+// spawned is spawn, and says whether f runs.
+func (l *Links) spawned(f func()) bool {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	l.spawnLocked(f)
+	return l.spawnLocked(f)
 }
 
 func (l *Links) spawnLocked(f func()) bool {
@@ -309,8 +340,10 @@ func (l *Links) quicConfig(addr string) *quic.Config {
 		MaxIncomingStreams:         1024,
 		MaxIncomingUniStreams:      -1,
 		InitialStreamReceiveWindow: 1 << 20,
-		InitialPacketSize:          1232,
-		EnableDatagrams:            true,
+		// A large answer that is read slowly must not hold up the others: quic-go begins with less than one of them takes.
+		InitialConnectionReceiveWindow: 4 << 20,
+		InitialPacketSize:              1232,
+		EnableDatagrams:                true,
 	}
 	if addr == "" {
 		c.GetConfigForClient = func(info *quic.ClientInfo) (*quic.Config, error) {

@@ -61,9 +61,9 @@ func newTestCA(t testing.TB) *testCA {
 type testIdentity struct {
 	id     node.ID
 	region string
-	cert   tls.Certificate
 
 	mu      sync.Mutex
+	cert    tls.Certificate
 	pool    *x509.CertPool
 	denied  map[node.ID]bool
 	changed chan struct{}
@@ -71,13 +71,26 @@ type testIdentity struct {
 
 func (ca *testCA) identity(t testing.TB, id node.ID, region string) *testIdentity {
 	t.Helper()
+	return ca.identityFor(t, id, region, 24*time.Hour)
+}
+
+func (ca *testCA) identityFor(t testing.TB, id node.ID, region string, life time.Duration) *testIdentity {
+	t.Helper()
+	pool := x509.NewCertPool()
+	pool.AddCert(ca.cert)
+	return &testIdentity{id: id, region: region, cert: ca.issue(t, id, region, life), pool: pool,
+		denied: map[node.ID]bool{}, changed: make(chan struct{})}
+}
+
+func (ca *testCA) issue(t testing.TB, id node.ID, region string, life time.Duration) tls.Certificate {
+	t.Helper()
 	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
 	if err != nil {
 		t.Fatal(err)
 	}
 	now := time.Now()
 	tmpl := &x509.Certificate{
-		SerialNumber: big.NewInt(now.UnixNano()), NotBefore: now.Add(-time.Hour), NotAfter: now.Add(24 * time.Hour),
+		SerialNumber: big.NewInt(now.UnixNano()), NotBefore: now, NotAfter: now.Add(life),
 		URIs:     []*url.URL{{Scheme: "spiffe", Host: "test", Path: "/akidb/node/" + region + "/" + string(id)}},
 		KeyUsage: x509.KeyUsageDigitalSignature, ExtKeyUsage: []x509.ExtKeyUsage{x509.ExtKeyUsageClientAuth, x509.ExtKeyUsageServerAuth},
 	}
@@ -85,10 +98,7 @@ func (ca *testCA) identity(t testing.TB, id node.ID, region string) *testIdentit
 	if err != nil {
 		t.Fatal(err)
 	}
-	pool := x509.NewCertPool()
-	pool.AddCert(ca.cert)
-	return &testIdentity{id: id, region: region, cert: tls.Certificate{Certificate: [][]byte{der}, PrivateKey: key}, pool: pool,
-		denied: map[node.ID]bool{}, changed: make(chan struct{})}
+	return tls.Certificate{Certificate: [][]byte{der}, PrivateKey: key}
 }
 
 func (i *testIdentity) Self() (node.ID, string) { return i.id, i.region }
@@ -96,8 +106,8 @@ func (i *testIdentity) Self() (node.ID, string) { return i.id, i.region }
 func (i *testIdentity) TLS(alpn []string) *tls.Config {
 	return &tls.Config{
 		MinVersion: tls.VersionTLS13, NextProtos: alpn, InsecureSkipVerify: true, ClientAuth: tls.RequireAnyClientCert,
-		GetCertificate:       func(*tls.ClientHelloInfo) (*tls.Certificate, error) { return &i.cert, nil },
-		GetClientCertificate: func(*tls.CertificateRequestInfo) (*tls.Certificate, error) { return &i.cert, nil },
+		GetCertificate:       func(*tls.ClientHelloInfo) (*tls.Certificate, error) { return i.show(), nil },
+		GetClientCertificate: func(*tls.CertificateRequestInfo) (*tls.Certificate, error) { return i.show(), nil },
 		VerifyConnection: func(s tls.ConnectionState) error {
 			_, _, err := i.Verify(s.PeerCertificates)
 			return err
@@ -129,12 +139,24 @@ func (i *testIdentity) Changed() <-chan struct{} {
 	return i.changed
 }
 
-func (i *testIdentity) deny(id node.ID) {
+func (i *testIdentity) deny(id node.ID) { i.change(func() { i.denied[id] = true }) }
+
+// renew replaces the certificate.
+func (i *testIdentity) renew(c tls.Certificate) { i.change(func() { i.cert = c }) }
+
+func (i *testIdentity) change(f func()) {
 	i.mu.Lock()
 	defer i.mu.Unlock()
-	i.denied[id] = true
+	f()
 	close(i.changed)
 	i.changed = make(chan struct{})
+}
+
+func (i *testIdentity) show() *tls.Certificate {
+	i.mu.Lock()
+	defer i.mu.Unlock()
+	c := i.cert
+	return &c
 }
 
 // testEngine answers each text with a vector made of it, or what fn says.
@@ -174,6 +196,7 @@ type testNode struct {
 	reg     *prometheus.Registry
 	cfg     Config
 	word    atomic.Pointer[node.Word]
+	addr    atomic.Pointer[string] // that the node says it has
 	changes atomic.Int64
 	logs    *testlog.Buffer
 	cancel  context.CancelFunc
@@ -184,6 +207,7 @@ type testNode struct {
 func newNode(t testing.TB, ident *testIdentity, change func(*Config)) *testNode {
 	t.Helper()
 	n := &testNode{t: t, id: ident.id, engine: &testEngine{}, ident: ident, reg: prometheus.NewRegistry(), logs: &testlog.Buffer{}}
+	n.addr.Store(new(""))
 	n.word.Store(&node.Word{State: node.Ready, Epoch: uint64(time.Now().UnixNano()), Seq: 1})
 	n.cfg = Config{
 		Address: "127.0.0.1:0", StateDir: t.TempDir(), Grace: 2 * time.Second,
@@ -191,7 +215,7 @@ func newNode(t testing.TB, ident *testIdentity, change func(*Config)) *testNode 
 		Logger: slog.New(slog.NewTextHandler(n.logs, &slog.HandlerOptions{Level: slog.LevelDebug})), Registerer: n.reg,
 		Self: func() node.Info {
 			w := *n.word.Load()
-			return node.Info{ID: n.id, Region: ident.region, Version: "test", Word: w}
+			return node.Info{ID: n.id, Region: ident.region, Version: "test", Addr: *n.addr.Load(), Word: w}
 		},
 	}
 	if change != nil {

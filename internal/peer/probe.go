@@ -91,9 +91,12 @@ func (k *link) condemned(now time.Time) (bool, string) {
 	if k.doomed.IsZero() || now.Before(k.doomed) {
 		return false, ""
 	}
-	if k.suspect == 0 { // a duplicate: only when what is kept instead still answers
+	if k.active.Load() > 0 && k.misses == 0 && now.Sub(k.doomed) < k.l.cfg.MaxDeadline { // it answers: its requests may end
+		return false, ""
+	}
+	if k.suspect == 0 { // a duplicate: only when what is kept instead answers
 		best := k.l.best(k.id)
-		if best == k || best == nil || !best.heard.After(k.born) {
+		if best == k || best == nil || !best.heard.After(best.born) || !best.heard.After(k.born) {
 			k.doomed = now.Add(k.l.cfg.ProbeInterval)
 			return false, ""
 		}
@@ -162,7 +165,7 @@ func (k *link) datagram(b []byte, at time.Time) error {
 		}
 		k.reply(binary.BigEndian.Uint64(rest), &m, at)
 	case datagramGossip:
-		k.used.Store(at.UnixNano())
+		k.use()
 		if k.l.onPacket != nil {
 			k.l.onPacket(k.id, k.addr(), rest, at)
 		}
@@ -187,10 +190,13 @@ func (k *link) reply(seq uint64, m *peerv1.ProbeReply, at time.Time) {
 	}
 	missed := k.misses > 0
 	k.heard, k.misses = at, 0
+	if m.GetWord() != nil {
+		k.state = stateOf(m.GetWord().GetState())
+	}
 	var oldest *link
 	var copies []*link
 	if k.suspect != 0 && seq >= k.suspect {
-		oldest, copies = l.twins(k, m)
+		oldest, copies = l.twins(k)
 	}
 	fetch := m.GetWord() != nil && l.hear(k, wordOf(m.GetWord()), m.GetModelsHash(), m.GetModelsIncluded())
 	if missed {
@@ -201,7 +207,7 @@ func (k *link) reply(seq uint64, m *peerv1.ProbeReply, at time.Time) {
 		l.log.Error("two nodes have the same name: the younger is sent away", "node", k.id, "older_addr", oldest.conn.RemoteAddr().String(), "younger_addr", c.conn.RemoteAddr().String())
 		l.metrics.refused[refusedClone].Inc()
 		l.spawn(func() {
-			c.close(codeClone, causeUnauthorized, fmt.Sprintf("another node named %s runs at %s", k.id, oldest.conn.RemoteAddr()))
+			c.close(codeClone, causeUnauthorized, cloneNotice(k.id, oldest.conn.RemoteAddr().String()))
 		})
 	}
 	if fetch && k.fetching.CompareAndSwap(false, true) {

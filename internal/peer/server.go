@@ -2,8 +2,10 @@ package peer
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"runtime/debug"
+	"sync/atomic"
 	"time"
 
 	"github.com/quic-go/quic-go"
@@ -14,15 +16,23 @@ import (
 	peerv1 "github.com/akidb/akidbd/internal/gen/akidb/peer/v1"
 )
 
-// bodyTimeout is how long a peer may take to send a request.
-const bodyTimeout = 30 * time.Second
+// Limits of what a peer may make this node wait for.
+const (
+	bodyTimeout = 30 * time.Second // to send a request
+	readStall   = 10 * time.Second // to take each part (256 KiB) of an answer
+	readTime    = time.Minute      // to take all of it
+)
 
 // serveEmbed answers one request of a peer with the local engine.
 func (k *link) serveEmbed(st *quic.Stream) {
 	l := k.l
 	l.requests.add()
 	defer l.requests.done()
-	answer, err := k.answerEmbed(st)
+	k.active.Add(1)
+	defer k.active.Add(-1)
+	var held hold
+	defer held.release()
+	answer, err := k.answerEmbed(st, &held)
 	if err != nil { // no request was read: nothing to answer
 		reset(st, streamProtocol)
 		if k.conn.Context().Err() == nil && !is[*quic.StreamError](err) {
@@ -41,6 +51,50 @@ func (k *link) serveEmbed(st *quic.Stream) {
 	st.CancelRead(streamCanceled) // does nothing when the end was read
 }
 
+// hold is what a request takes until its answer is written: one that nobody reads takes memory too.
+type hold struct {
+	l     *Links
+	of    *atomic.Int64 // requests of the same node
+	bytes int64
+}
+
+// take takes a place for a request, nil when there is none.
+func (h *hold) take(k *link) *embedding.Error {
+	l := k.l
+	select {
+	case l.slots <- struct{}{}:
+		h.l, h.of = l, k.serving
+		if n := h.of.Add(1); n > int64(max(1, cap(l.slots)/2)) {
+			l.metrics.refused[refusedConcurrency].Inc()
+			return embedding.Errorf(embedding.CodeOverloaded, "node %s serves %d requests of this node already", l.self, n-1)
+		}
+		return nil
+	default:
+		l.metrics.refused[refusedConcurrency].Inc()
+		return embedding.Errorf(embedding.CodeOverloaded, "node %s serves %d requests of its peers already", l.self, cap(l.slots))
+	}
+}
+
+// grow takes memory for a request.
+func (h *hold) grow(n int) error {
+	limit := 4 * int64(h.l.cfg.MaxRequestBytes)
+	h.bytes += int64(n)
+	if all := h.l.bodies.Add(int64(n)); all > limit {
+		h.l.metrics.refused[refusedConcurrency].Inc()
+		return embedding.Errorf(embedding.CodeOverloaded, "node %s serves requests of its peers of %d bytes already, %d more are over its limit of %d", h.l.self, all-int64(n), n, limit)
+	}
+	return nil
+}
+
+func (h *hold) release() {
+	if h.l == nil {
+		return
+	}
+	h.l.bodies.Add(-h.bytes)
+	h.of.Add(-1)
+	<-h.l.slots
+}
+
 type answer struct {
 	result  embedding.Result
 	meta    *peerv1.EmbedResult
@@ -51,18 +105,14 @@ func refusal(err *embedding.Error) answer { return answer{failure: err} }
 
 // answerEmbed reads and computes; a request that is refused is not read. An error says that the request makes
 // no sense.
-func (k *link) answerEmbed(st *quic.Stream) (answer, error) {
+func (k *link) answerEmbed(st *quic.Stream, held *hold) (answer, error) {
 	l := k.l
 	if l.stopped.Load() {
 		l.metrics.refused[refusedDraining].Inc()
 		return refusal(embedding.Errorf(embedding.CodeUnavailable, "node %s stops", l.self)), nil
 	}
-	select {
-	case l.slots <- struct{}{}:
-		defer func() { <-l.slots }()
-	default:
-		l.metrics.refused[refusedConcurrency].Inc()
-		return refusal(embedding.Errorf(embedding.CodeOverloaded, "node %s serves %d requests of its peers already", l.self, cap(l.slots))), nil
+	if err := held.take(k); err != nil {
+		return refusal(err), nil
 	}
 	if l.cfg.Admit != nil {
 		if err := l.cfg.Admit(); err != nil {
@@ -72,8 +122,11 @@ func (k *link) answerEmbed(st *quic.Stream) (answer, error) {
 	}
 	_ = st.SetReadDeadline(time.Now().Add(bodyTimeout))
 	r := l.buffers.reader(st)
-	frame, err := readRequest(r, l.cfg.MaxRequestBytes)
+	frame, err := readRequest(r, l.cfg.MaxRequestBytes, held.grow)
 	l.buffers.putReader(r)
+	if e, ok := errors.AsType[*embedding.Error](err); ok {
+		return refusal(e), nil
+	}
 	if err != nil {
 		return answer{}, err
 	}
@@ -134,18 +187,33 @@ func (l *Links) callEngine(ctx context.Context, req embedding.Request) (res embe
 func (k *link) writeAnswer(st *quic.Stream, a answer) error {
 	buf := k.l.buffers.get()
 	defer k.l.buffers.put(buf)
-	_ = st.SetWriteDeadline(time.Now().Add(bodyTimeout))
+	w := pacedWriter{st, time.Now().Add(readTime)}
 	var err error
 	if a.failure != nil {
 		if *buf, err = appendAnswer(*buf, answerError, errorMessage(a.failure)); err != nil {
 			return err
 		}
-		_, err = st.Write(*buf)
+		_, err = w.Write(*buf)
 		return err
 	}
 	if *buf, err = appendAnswer(*buf, answerResult, a.meta); err != nil {
 		return err
 	}
-	*buf, err = writeVectors(st, a.result.Vectors, *buf)
+	*buf, err = writeVectors(w, a.result.Vectors, *buf)
 	return err
+}
+
+// pacedWriter gives each write readStall, and all of them until a time.
+type pacedWriter struct {
+	st    *quic.Stream
+	until time.Time
+}
+
+func (w pacedWriter) Write(b []byte) (int, error) {
+	at := time.Now().Add(readStall)
+	if at.After(w.until) {
+		at = w.until
+	}
+	_ = w.st.SetWriteDeadline(at)
+	return w.st.Write(b)
 }

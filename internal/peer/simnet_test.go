@@ -24,6 +24,9 @@ type fabric struct {
 	mu    sync.Mutex
 	ports map[netip.AddrPort]*port
 	lose  func(from, to netip.AddrPort) bool
+
+	carriers sync.WaitGroup
+	firewall func(simnet.Packet) bool // packets it says true of are lost
 }
 
 type port struct {
@@ -41,10 +44,11 @@ func newFabric(t testing.TB, latency time.Duration) *fabric {
 	f := &fabric{t: t, latency: latency, ports: map[netip.AddrPort]*port{}}
 	t.Cleanup(func() {
 		f.mu.Lock()
-		defer f.mu.Unlock()
 		for _, p := range f.ports {
 			close(p.closed)
 		}
+		f.mu.Unlock()
+		f.carriers.Wait()
 	})
 	return f
 }
@@ -62,28 +66,29 @@ func (f *fabric) AddNode(addr net.Addr, r simnet.PacketReceiver) {
 	}
 	f.ports[addrPort(addr)] = p
 	f.mu.Unlock()
-	go func() {
+	f.carriers.Go(func() {
 		for {
 			select {
 			case q := <-p.queue:
+				time.Sleep(time.Until(q.at)) // not a select with a timer: the race detector's runtime crashes on many of those
 				select {
-				case <-time.After(time.Until(q.at)):
 				case <-p.closed:
 					return
+				default:
+					p.to.RecvPacket(q.Packet)
 				}
-				p.to.RecvPacket(q.Packet)
 			case <-p.closed:
 				return
 			}
 		}
-	}()
+	})
 }
 
 func (f *fabric) SendPacket(q simnet.Packet) error {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	p := f.ports[addrPort(q.To)]
-	if p == nil || (f.lose != nil && f.lose(addrPort(q.From), addrPort(q.To))) {
+	if p == nil || (f.firewall != nil && f.firewall(q)) || (f.lose != nil && f.lose(addrPort(q.From), addrPort(q.To))) {
 		return nil
 	}
 	select {
@@ -91,6 +96,22 @@ func (f *fabric) SendPacket(q simnet.Packet) error {
 	default:
 	}
 	return nil
+}
+
+// hide puts a node behind a firewall that lets nobody begin a connection to it.
+func (f *fabric) hide(n *testNode) {
+	at := addrPort(n.Addr())
+	begun := map[netip.AddrPort]time.Time{} // when the node last began one to another
+	initial := func(b []byte) bool { return len(b) > 0 && b[0]&0xf0 == 0xc0 }
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.firewall = func(q simnet.Packet) bool {
+		from, to := addrPort(q.From), addrPort(q.To)
+		if from == at && initial(q.Data) {
+			begun[to] = time.Now()
+		}
+		return to == at && initial(q.Data) && time.Since(begun[from]) > time.Second
+	}
 }
 
 func (f *fabric) setLose(lose func(from, to netip.AddrPort) bool) {
@@ -106,7 +127,14 @@ func (f *fabric) socket(n byte) net.PacketConn {
 
 func (f *fabric) node(ident *testIdentity, n byte, change func(*Config)) *testNode {
 	f.t.Helper()
-	return startNode(f.t, ident, func(c *Config) {
+	node := f.newNode(ident, n, change)
+	node.start()
+	return node
+}
+
+func (f *fabric) newNode(ident *testIdentity, n byte, change func(*Config)) *testNode {
+	f.t.Helper()
+	return newNode(f.t, ident, func(c *Config) {
 		c.PacketConn, c.ProbeInterval, c.IdleTimeout = f.socket(n), 0, 0
 		if change != nil {
 			change(c)

@@ -1,6 +1,8 @@
 package peer
 
 import (
+	"context"
+	"errors"
 	"fmt"
 	"log/slog"
 	"net"
@@ -12,13 +14,15 @@ const wantBuffer = 7_500_000
 
 // listenUDP binds the socket and warns once, in our own log, when the kernel gives it small buffers.
 func listenUDP(address string, log *slog.Logger) (*net.UDPConn, error) {
-	addr, err := net.ResolveUDPAddr("udp", address)
+	ctx, cancel := context.WithTimeout(context.Background(), lookupTime)
+	defer cancel()
+	bound, err := new(net.ListenConfig).ListenPacket(ctx, "udp", address)
 	if err != nil {
-		return nil, fmt.Errorf("address of the links %q: %w", address, err)
+		return nil, fmt.Errorf("bind the links' UDP port %q: %w", address, err)
 	}
-	conn, err := net.ListenUDP("udp", addr)
-	if err != nil {
-		return nil, fmt.Errorf("bind the links' UDP port: %w", err)
+	conn, ok := bound.(*net.UDPConn)
+	if !ok {
+		return nil, errors.Join(fmt.Errorf("%q is no UDP port", address), bound.Close())
 	}
 	if receive, send, ok := growBuffers(conn, wantBuffer); ok && (receive < wantBuffer || send < wantBuffer) {
 		log.Warn("the kernel limits the UDP buffers of the links: set net.core.rmem_max and net.core.wmem_max",

@@ -7,9 +7,9 @@ import (
 	"maps"
 	"slices"
 	"strings"
+	"sync/atomic"
 	"time"
 
-	peerv1 "github.com/akidb/akidbd/internal/gen/akidb/peer/v1"
 	"github.com/akidb/akidbd/internal/node"
 )
 
@@ -20,7 +20,10 @@ type remote struct {
 	links   []*link
 	best    *link  // the one in use, up or not; nil without links
 	addr    string // that SetMembers gives
-	wanted  bool   // a keeper keeps a link
+	led     string // where a connection was dialled last, or came from when it can be dialled
+	serving atomic.Int64
+	wanted  bool // a keeper keeps a link
+	renews  bool // a connection is made to replace the one in use
 	release context.CancelFunc
 	changed chan struct{} // closed and made anew at each change that a keeper may wait for
 }
@@ -28,10 +31,15 @@ type remote struct {
 const (
 	slowPath  = 150 * time.Millisecond
 	maxSlow   = 4096
-	duplicate = time.Second      // both connections live that long: requests on the one given up can end
+	duplicate = time.Second      // both connections live at least that long: no new request comes on the one given up
+	overdue   = 10 * time.Second // that long when the other node decides: it may not
 	silence   = time.Second      // of a connection whose process was replaced
 	forget    = 10 * time.Minute // after a node left the fleet
 	coalesce  = 10 * time.Millisecond
+
+	// maxConnections to one node: one in use, one that replaces it, and those of a process before that are not
+	// known to be dead yet.
+	maxConnections = 4
 )
 
 // remoteOf finds or makes the record of a node. The caller holds mu.
@@ -57,6 +65,11 @@ func (l *Links) adopt(k *link) error {
 		return errors.New("this node stops")
 	}
 	r := l.remoteOf(k.id, k.region)
+	if k.state == node.Draining && slices.ContainsFunc(r.links, func(o *link) bool {
+		return o.instance != k.instance && o.state != node.Draining && o.suspect == 0 && o.up()
+	}) {
+		return errors.New("this process of the node drains, and another one of it is linked")
+	}
 	restarted := false
 	for _, old := range r.links {
 		if old.instance == k.instance {
@@ -69,18 +82,18 @@ func (l *Links) adopt(k *link) error {
 		push(old.nudge, struct{}{})
 	}
 	r.links = append(r.links, k)
+	k.serving = &r.serving
+	for _, a := range k.at {
+		l.at[a] = k
+	}
+	if k.dialled || k.hello.Addr != "" {
+		r.led = k.at[0]
+	}
 	if restarted || len(r.links) == 1 {
 		r.info.Word, r.models = node.Word{}, 0 // an epoch may go back with a clock: a new process always counts
 	}
 	l.introduce(r, k)
-	if l.self < k.id { // of two nodes the one with the smaller name decides
-		best := l.best(k.id)
-		for _, o := range r.links {
-			if o != best && o.suspect == 0 && o.instance == best.instance {
-				o.doomed, o.verdict = time.Now().Add(duplicate), causeClosed
-			}
-		}
-	}
+	l.settle(r, k)
 	k.start()
 	if restarted && r.info.Link.Up {
 		l.metrics.changes[causeRestarted].Inc()
@@ -103,26 +116,62 @@ func (l *Links) introduce(r *remote, k *link) {
 	if w := k.hello.Word; w.Newer(r.info.Word) || r.models == 0 {
 		r.info.Word, r.models = w, modelsHash(wordMessage(w))
 	}
-	if len(l.names) < maxSlow {
-		l.names[k.addr()] = k.id
-		l.names[k.conn.RemoteAddr().String()] = k.id
+}
+
+// settle decides which of the connections to a node end because k is there now. The caller holds mu.
+func (l *Links) settle(r *remote, k *link) {
+	patience := overdue
+	if l.self < k.id { // of two nodes the one with the smaller name decides
+		patience = duplicate
 	}
+	best := l.best(k.id)
+	for _, o := range r.links {
+		if o != best && o.suspect == 0 && o.instance == best.instance {
+			o.doomed, o.verdict = time.Now().Add(patience), causeClosed
+		}
+	}
+	best.doomed = time.Time{}
+	var open []*link
+	for _, o := range r.links {
+		if o != k && o.cause == "" {
+			open = append(open, o)
+		}
+	}
+	if len(open) < maxConnections {
+		return
+	}
+	worst := slices.MinFunc(open, byBetter)
+	worst.cause = causeClosed // it is closed once
+	l.spawnLocked(func() { worst.close(codeDuplicate, causeClosed, "too many connections of one node") })
+}
+
+func byBetter(a, b *link) int {
+	switch {
+	case a.better(b):
+		return 1
+	case b.better(a):
+		return -1
+	}
+	return 0
 }
 
 // twins settles that k, whose process seemed replaced, still answers: the younger ones are copies.
 // A process that drains is no copy, it is just being replaced. The caller holds mu.
-func (l *Links) twins(k *link, m *peerv1.ProbeReply) (oldest *link, copies []*link) {
+func (l *Links) twins(k *link) (oldest *link, copies []*link) {
 	r := l.remotes[k.id]
-	if r == nil || stateOf(m.GetWord().GetState()) == node.Draining {
+	if r == nil || k.state == node.Draining {
 		return nil, nil
 	}
 	oldest = k
 	for _, o := range r.links {
-		if o.started.Before(oldest.started) {
+		if o.state != node.Draining && o.started.Before(oldest.started) {
 			oldest = o
 		}
 	}
 	for _, o := range r.links {
+		if o.state == node.Draining && o.instance != oldest.instance {
+			continue
+		}
 		if o.instance != oldest.instance {
 			copies = append(copies, o)
 			o.suspect = max(o.suspect, 1)
@@ -146,11 +195,19 @@ func (l *Links) drop(k *link) {
 	k.cause = cause
 	r := l.remotes[k.id]
 	r.links = slices.DeleteFunc(r.links, func(o *link) bool { return o == k })
+	maps.DeleteFunc(l.at, func(_ string, o *link) bool { return o == k })
+	for _, o := range r.links {
+		for _, a := range o.at {
+			l.at[a] = o
+		}
+	}
 	l.refreshFor(k.id, cause)
 	if len(r.links) == 0 {
 		l.log.Info("link down", "node", k.id, "addr", k.conn.RemoteAddr().String(), "cause", cause, "reason", err)
 	}
-	_ = l.sentAway(k.conn, err) // a clone ends Run by itself
+	if addr, ok := hinted(err); ok {
+		l.lookAt(cmp.Or(addr, k.conn.RemoteAddr().String()), k.conn.RemoteAddr().String())
+	}
 }
 
 // best is the connection to use for a node, nil without one. The caller holds mu.
@@ -159,15 +216,7 @@ func (l *Links) best(id node.ID) *link {
 	if r == nil || len(r.links) == 0 {
 		return nil
 	}
-	return slices.MaxFunc(r.links, func(a, b *link) int {
-		switch {
-		case a.better(b):
-			return 1
-		case b.better(a):
-			return -1
-		}
-		return 0
-	})
+	return slices.MaxFunc(r.links, byBetter)
 }
 
 // refresh settles again which connection is used for a node and whether it is up. The caller holds mu.

@@ -1,6 +1,8 @@
 package peer
 
 import (
+	"crypto/sha256"
+	"encoding/hex"
 	"errors"
 	"fmt"
 	"hash/fnv"
@@ -20,7 +22,8 @@ const (
 	maxModels  = 256
 	maxAliases = 64
 	maxLabels  = 64
-	maxName    = 256 // bytes of any single string
+	maxName    = 256  // bytes of any single string but
+	maxText    = 4096 // that of an error's message
 )
 
 func requestMessage(req embedding.Request) *peerv1.EmbedRequest {
@@ -84,17 +87,26 @@ func resultOf(m *peerv1.EmbedResult, inputs int) (embedding.Result, error) {
 		return res, fmt.Errorf("result has %d vectors for %d inputs", m.GetVectors(), inputs)
 	case m.GetDimension() == 0 || m.GetDimension() > maxDimension:
 		return res, fmt.Errorf("result has vectors of dimension %d, 1 to %d are possible", m.GetDimension(), maxDimension)
+	case 4*int64(m.GetVectors())*int64(m.GetDimension()) > maxVectors:
+		return res, fmt.Errorf("result has %d vectors of dimension %d, together they may have %d bytes", m.GetVectors(), m.GetDimension(), maxVectors)
 	case len(m.GetTokens()) != 0 && len(m.GetTokens()) != inputs, len(m.GetTruncated()) != 0 && len(m.GetTruncated()) != inputs:
 		return res, fmt.Errorf("result counts %d tokens and %d cuts for %d inputs", len(m.GetTokens()), len(m.GetTruncated()), inputs)
+	case slices.ContainsFunc(m.GetTokens(), negative) || slices.ContainsFunc(m.GetTruncated(), negative):
+		return res, errors.New("result counts fewer than no tokens")
 	}
 	return embedding.Result{
 		Model:  embedding.Model{Name: m.GetModel().GetName(), Digest: m.GetModel().GetDigest(), Precision: m.GetModel().GetPrecision()},
 		Tokens: ints(m.GetTokens()), Truncated: ints(m.GetTruncated()),
 		Timing: embedding.Timing{
-			Tokenize: time.Duration(m.GetTokenizeNs()), Queue: time.Duration(m.GetQueueNs()), Run: time.Duration(m.GetRunNs()),
+			Tokenize: span(m.GetTokenizeNs()), Queue: span(m.GetQueueNs()), Run: span(m.GetRunNs()),
 		},
 	}, nil
 }
+
+func negative(n int32) bool { return n < 0 }
+
+// span is a length of time that a peer says, 0 to an hour.
+func span(ns int64) time.Duration { return min(max(0, time.Duration(ns)), time.Hour) }
 
 func int32s(in []int) []int32 {
 	out := make([]int32, len(in))
@@ -116,12 +128,12 @@ func ints(in []int32) []int {
 }
 
 func errorMessage(e *embedding.Error) *peerv1.EmbedError {
-	return &peerv1.EmbedError{Code: string(e.Code), Message: wireString(e.Message, maxMessage/4), Param: wireString(e.Param, maxName), Lost: e.Lost}
+	return &peerv1.EmbedError{Code: string(e.Code), Message: wireString(e.Message, maxText), Param: wireString(e.Param, maxName), Lost: e.Lost}
 }
 
 // errorOf keeps codes a closed set: one of a newer release is an internal error here.
 func errorOf(m *peerv1.EmbedError) *embedding.Error {
-	e := &embedding.Error{Code: embedding.Code(m.GetCode()), Message: m.GetMessage(), Param: m.GetParam(), Lost: m.GetLost()}
+	e := &embedding.Error{Code: embedding.Code(m.GetCode()), Message: wireString(m.GetMessage(), maxText), Param: wireString(m.GetParam(), maxName), Lost: m.GetLost()}
 	if !slices.Contains(embedding.Codes(), e.Code) {
 		e.Err = fmt.Errorf("the peer answered the unknown code %q", cut(m.GetCode(), maxName))
 		e.Code = embedding.CodeInternal
@@ -165,6 +177,9 @@ func wordMessage(w node.Word) *peerv1.Word {
 		State: stateMessage(w.State), Load: w.Load, QueueDelayNs: int64(w.QueueDelay), Epoch: w.Epoch, Seq: w.Seq,
 		Models: make([]*peerv1.Served, 0, len(w.Models)),
 	}
+	if sum, err := hex.DecodeString(w.Catalog); err == nil && len(sum) == sha256.Size {
+		m.Catalog = sum
+	}
 	for _, s := range w.Models[:min(len(w.Models), maxModels)] {
 		served := &peerv1.Served{
 			Name: wireString(s.Name, maxName), Digest: wireString(s.Digest, maxName), Precision: wireString(s.Precision, maxName),
@@ -180,19 +195,30 @@ func wordMessage(w node.Word) *peerv1.Word {
 
 func wordOf(m *peerv1.Word) node.Word {
 	w := node.Word{
-		State: stateOf(m.GetState()), Load: m.GetLoad(), QueueDelay: time.Duration(max(0, m.GetQueueDelayNs())),
+		State: stateOf(m.GetState()), Load: m.GetLoad(), QueueDelay: span(m.GetQueueDelayNs()),
 		Epoch: m.GetEpoch(), Seq: m.GetSeq(),
 	}
-	if !(w.Load >= 0) { // NaN too
+	if len(m.GetCatalog()) == sha256.Size {
+		w.Catalog = hex.EncodeToString(m.GetCatalog())
+	}
+	if w.Load = min(w.Load, 1); !(w.Load >= 0) { // NaN too
 		w.Load = 0
 	}
 	for _, s := range m.GetModels()[:min(len(m.GetModels()), maxModels)] {
 		w.Models = append(w.Models, node.Served{
 			Model:   embedding.Model{Name: cut(s.GetName(), maxName), Digest: cut(s.GetDigest(), maxName), Precision: cut(s.GetPrecision(), maxName)},
-			Aliases: s.GetAliases()[:min(len(s.GetAliases()), maxAliases)], Active: s.GetActive(), Since: s.GetSince(),
+			Aliases: aliasesOf(s), Active: s.GetActive(), Since: s.GetSince(),
 		})
 	}
 	return w
+}
+
+func aliasesOf(s *peerv1.Served) []string {
+	aliases := s.GetAliases()[:min(len(s.GetAliases()), maxAliases)]
+	for i, a := range aliases {
+		aliases[i] = cut(a, maxName)
+	}
+	return aliases
 }
 
 func nodeMessage(n node.Info) *peerv1.Node {
@@ -212,6 +238,11 @@ func nodeMessage(n node.Info) *peerv1.Node {
 func nodeOf(m *peerv1.Node) (node.Info, error) {
 	if len(m.GetLabels()) > maxLabels {
 		return node.Info{}, fmt.Errorf("%d labels are over the limit of %d", len(m.GetLabels()), maxLabels)
+	}
+	for k, v := range m.GetLabels() {
+		if n := max(len(k), len(v)); n > maxName {
+			return node.Info{}, overLimit("label", n, maxName)
+		}
 	}
 	for _, s := range []string{m.GetZone(), m.GetVersion(), m.GetAddr()} {
 		if len(s) > maxName {

@@ -222,39 +222,6 @@ func checkLife(life time.Duration) error {
 	return nil
 }
 
-// writeNode writes the files of a node, for a new directory all at once. The key comes before the certificate, and
-// a running node that meets the two unfit waits.
-func writeNode(dir string, key *ecdsa.PrivateKey, leaf *x509.Certificate, authorities []byte) error {
-	keyPEM, err := encodeKey(key)
-	if err != nil {
-		return err
-	}
-	dir = filepath.Clean(dir)
-	into := dir
-	_, err = os.Stat(dir)
-	isNew := errors.Is(err, fs.ErrNotExist)
-	if isNew {
-		into = dir + ".new-" + rand.Text()
-		if err := os.MkdirAll(into, 0o755); err != nil {
-			return err
-		}
-		defer os.RemoveAll(into) // gone under this name once renamed
-	}
-	for _, f := range []struct {
-		name string
-		data []byte
-		mode fs.FileMode
-	}{{CAFile, authorities, 0o644}, {KeyFile, keyPEM, 0o600}, {CertFile, encodeCertificates(leaf), 0o644}} {
-		if err := atomicfile.Write(filepath.Join(into, f.name), f.data, f.mode); err != nil {
-			return err
-		}
-	}
-	if !isNew {
-		return nil
-	}
-	return errors.Join(os.Rename(into, dir), atomicfile.SyncDir(filepath.Dir(dir)))
-}
-
 // newSerial is positive and has at most 20 bytes, as RFC 5280 wants.
 func newSerial() (*big.Int, error) {
 	n, err := rand.Int(rand.Reader, new(big.Int).Lsh(big.NewInt(1), 126))

@@ -1,7 +1,6 @@
 package pki
 
 import (
-	"bytes"
 	"cmp"
 	"context"
 	"crypto/ecdsa"
@@ -18,7 +17,6 @@ import (
 	"path/filepath"
 	"time"
 
-	"github.com/akidb/akidbd/internal/atomicfile"
 	"github.com/akidb/akidbd/internal/node"
 )
 
@@ -102,22 +100,4 @@ func (m *material) renewed(out issued, now time.Time) (*material, error) {
 		return nil, fmt.Errorf("it is of node %s in region %s of %s", next.id, next.region, next.domain)
 	}
 	return next, nil
-}
-
-// writeRenewed replaces certificate and authorities such that whatever a fault leaves behind fits together.
-func writeRenewed(dir string, old, next *material) error {
-	if bytes.Equal(old.files[CAFile], next.files[CAFile]) {
-		return atomicfile.Write(filepath.Join(dir, CertFile), next.files[CertFile], 0o644)
-	}
-	both, err := mergeCertificates(next.files[CAFile], old.files[CAFile])
-	if err != nil {
-		return err
-	}
-	if err := atomicfile.Write(filepath.Join(dir, CAFile), both, 0o644); err != nil {
-		return err
-	}
-	if err := atomicfile.Write(filepath.Join(dir, CertFile), next.files[CertFile], 0o644); err != nil {
-		return err
-	}
-	return atomicfile.Write(filepath.Join(dir, CAFile), next.files[CAFile], 0o644)
 }

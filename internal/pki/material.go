@@ -19,6 +19,9 @@ const (
 	KeyFile  = "node-key.pem" // PKCS #8, PKCS #1 or SEC 1
 	CAFile   = "ca.pem"       // every authority that is trusted; two or more during a change of authority
 	DenyFile = "deny.txt"     // node names or serial numbers in hex, one a line; may be missing
+
+	// nextKeyFile has the key of a certificate that is being replaced, until it takes KeyFile's place.
+	nextKeyFile = "node-key.pem.next"
 )
 
 // material is what the directory held at one moment. It is immutable.
@@ -45,6 +48,9 @@ func readMaterial(dir string) (*material, error) {
 		if errors.Is(err, fs.ErrNotExist) && name == DenyFile {
 			continue
 		}
+		if name == KeyFile {
+			data, err = fittingKey(real, files[CertFile], data, err)
+		}
 		if err != nil {
 			return nil, fmt.Errorf("%w (a node needs %s, %s and %s, from akidbd pki issue or akidbd pki join)", err, CertFile, KeyFile, CAFile)
 		}
@@ -55,6 +61,23 @@ func readMaterial(dir string) (*material, error) {
 		return nil, fmt.Errorf("%s: %w", dir, err)
 	}
 	return m, nil
+}
+
+// fittingKey is the key that was read, or the one that was to replace it when the certificate is that one's already:
+// whoever wrote them was interrupted.
+func fittingKey(dir string, cert, key []byte, err error) ([]byte, error) {
+	if err == nil || errors.Is(err, fs.ErrNotExist) {
+		next, nextErr := readFile(filepath.Join(dir, nextKeyFile))
+		if nextErr == nil && !(err == nil && fits(cert, key)) && fits(cert, next) {
+			return next, nil
+		}
+	}
+	return key, err
+}
+
+func fits(cert, key []byte) bool {
+	_, err := tls.X509KeyPair(cert, key)
+	return err == nil
 }
 
 func newMaterial(files map[string][]byte) (*material, error) {

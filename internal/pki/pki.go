@@ -25,6 +25,7 @@ import (
 // Config has the identity's knobs.
 type Config struct {
 	Dir        string // holds CertFile, KeyFile, CAFile and perhaps DenyFile; may be a link that is swapped
+	Poll       bool   // look at the files every 30 s only, without a watch: where nothing tells of changes, and in simulated time
 	RenewURL   string // https URL of `akidbd pki serve` that renews the certificate at half its life; "": somebody else replaces the files
 	Logger     *slog.Logger
 	Registerer prometheus.Registerer // nil: no metrics
@@ -46,7 +47,6 @@ type Identity struct {
 	complaint string    // what the last look at the files found wrong, to say it once
 	warned    time.Time // of the certificate's age
 	ended     bool      // and that it has ended
-	noWatch   bool      // of tests with a false clock, which a watch of files holds up
 }
 
 // Open reads the directory and verifies what is in it; the error wraps a *Refusal when that is not good now. Run

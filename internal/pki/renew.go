@@ -95,8 +95,7 @@ func (r *renewer) pause(failures int) time.Duration {
 	return p/2 + time.Duration(float64(p/2)*r.random())
 }
 
-// once renews now. The key stays, so that the certificate's file alone decides and no fault leaves a pair that
-// does not fit.
+// once renews now. The key stays, so that the certificate's file alone decides.
 func (r *renewer) once(ctx context.Context) error {
 	i := r.identity
 	m := i.now.Load()
@@ -124,7 +123,7 @@ func (r *renewer) once(ctx context.Context) error {
 	if err != nil {
 		return fmt.Errorf("%s issued a certificate of no use: %w", r.url, err)
 	}
-	if err := writeRenewed(i.cfg.Dir, m, next); err != nil {
+	if err := replaceNode(i.cfg.Dir, next.files); err != nil {
 		return fmt.Errorf("%w (this process must be able to write its certificate directory to renew)", err)
 	}
 	i.reload()

@@ -294,7 +294,7 @@ func TestPollAndExpiry(t *testing.T) {
 			t.Fatal(err)
 		}
 		r := open(t, dir, "")
-		r.noWatch = true
+		r.cfg.Poll = true
 		chain := r.now.Load().chain
 		ctx, cancel := context.WithCancel(t.Context())
 		ended := make(chan struct{})

@@ -22,7 +22,7 @@ func (i *Identity) watch(ctx context.Context) {
 	above := filepath.Dir(filepath.Clean(i.cfg.Dir))
 	base := filepath.Base(filepath.Clean(i.cfg.Dir))
 	var w *fsnotify.Watcher
-	if !i.noWatch {
+	if !i.cfg.Poll {
 		var err error
 		if w, err = fsnotify.NewWatcher(); err == nil {
 			defer w.Close()
