@@ -28,8 +28,10 @@ type Telemetry struct {
 	Level *slog.LevelVar
 	// Registry starts with the Go runtime's and the process's metrics and akidb_build_info.
 	Registry *prometheus.Registry
-	// TracerProvider makes no spans yet, but passes on the span contexts it is given.
+	// TracerProvider makes no spans before StartTracing, but passes on the span contexts it is given.
 	TracerProvider trace.TracerProvider
+
+	shutdown func(context.Context) error
 }
 
 // New logs to w, one Write a record.
@@ -41,6 +43,7 @@ func New(cfg Config, w io.Writer) *Telemetry {
 		Level:          level,
 		Registry:       prometheus.NewRegistry(),
 		TracerProvider: noop.NewTracerProvider(),
+		shutdown:       func(context.Context) error { return nil },
 	}
 	t.Registry.MustRegister(
 		collectors.NewGoCollector(),
@@ -50,6 +53,5 @@ func New(cfg Config, w io.Writer) *Telemetry {
 	return t
 }
 
-// Shutdown hands over what is still held back, as long as ctx lasts. Nothing is held back now: records go to w
-// at once.
-func (t *Telemetry) Shutdown(context.Context) error { return nil }
+// Shutdown hands over the spans that are still held back, as long as ctx lasts. Records went to w at once.
+func (t *Telemetry) Shutdown(ctx context.Context) error { return t.shutdown(ctx) }
