@@ -42,6 +42,7 @@ func TestEveryChangeIsSeen(t *testing.T) {
 	base := func() *Config {
 		c := Default()
 		c.Models = []Model{{Name: "a", Path: "/a"}}
+		c.Sync.Remotes = []Remote{{Region: "eu", Bucket: "s3://b"}}
 		return c
 	}
 	var visit func(get func(*Config) reflect.Value)

@@ -26,10 +26,12 @@ type Config struct {
 	Engine  Engine   `yaml:"engine"`
 	API     API      `yaml:"api"`
 	Metrics Metrics  `yaml:"metrics"`
+	Tracing Tracing  `yaml:"tracing"`
 	PKI     PKI      `yaml:"pki"`
 	Peer    Peer     `yaml:"peer"`
 	Gossip  Gossip   `yaml:"gossip"`
 	Router  Router   `yaml:"router"`
+	Sync    Sync     `yaml:"sync"`
 
 	// StateDir holds what must survive a restart, the node's own copies of the models among it. One daemon owns
 	// it at a time. Default /var/lib/akidbd.
@@ -96,13 +98,13 @@ func (l Log) SlogLevel() slog.Level {
 	return slog.LevelInfo
 }
 
-// Model is one model to serve. Only Name and Path are required: everything else defaults to what the files of
-// the model say.
+// Model is one model to serve. Only Name is required: everything else defaults to what the files of the model say.
 type Model struct {
 	// Name is what clients ask for and what metrics show, [a-zA-Z0-9][a-zA-Z0-9._-]{0,63}.
 	Name string `yaml:"name" reload:"yes"`
-	// Path is a directory in the layout of Hugging Face. It is copied into StateDir; the original is not
-	// touched and may change while the node serves.
+	// Path is a directory in the layout of Hugging Face, or hf://org/name[@revision] for one that is fetched from the
+	// Hub (see HF_ENDPOINT and HF_TOKEN). It is copied into StateDir; the original is not touched and may change while
+	// the node serves. Default "": the model arrives by itself, see Sync.
 	Path string `yaml:"path" reload:"yes"`
 	// Aliases are other names for it, each [a-zA-Z0-9][a-zA-Z0-9._/:-]{0,127}, unique over all names and
 	// aliases. At most 16.

@@ -101,7 +101,7 @@ func TestExampleFileHasEveryKey(t *testing.T) {
 		t.Fatal(err)
 	}
 	// The keys of a list entry are in a commented one, which counts once it is uncommented.
-	full := uncommentModels(t, data)
+	full := uncomment(t, uncomment(t, data, "models", ""), "remotes", "  ")
 	var doc map[string]any
 	if err := yaml.Unmarshal(full, &doc); err != nil {
 		t.Fatal(err)
@@ -124,23 +124,26 @@ func TestExampleFileHasEveryKey(t *testing.T) {
 	if err != nil {
 		t.Fatal("with its model: ", err)
 	}
+	if len(c.Sync.Remotes) != 1 || c.Sync.Remotes[0].Bucket != "s3://models-us" {
+		t.Errorf("the example bucket was read as %+v", c.Sync.Remotes)
+	}
 	if len(c.Models) != 1 || c.Models[0].Prompts["query"] != "query: " || c.DefaultModel() != "minilm" {
 		t.Errorf("the example model was read as %+v", c.Models)
 	}
 }
 
-// uncommentModels puts the commented example model in the place of the empty list.
-func uncommentModels(t *testing.T, data []byte) []byte {
+// uncomment puts the commented example entry of a list in the place of the empty list.
+func uncomment(t *testing.T, data []byte, list, indent string) []byte {
 	t.Helper()
-	block := regexp.MustCompile(`(?m)^# models:\n(#   .*\n)+models: \[\]\n`)
+	block := regexp.MustCompile(`(?m)^` + indent + `# ` + list + `:\n(` + indent + `#   .*\n)+` + indent + list + `: \[\]\n`)
 	found := false
 	out := block.ReplaceAllFunc(data, func(b []byte) []byte {
 		found = true
-		b = []byte(strings.TrimSuffix(string(b), "models: []\n"))
-		return regexp.MustCompile(`(?m)^# `).ReplaceAll(b, nil)
+		b = []byte(strings.TrimSuffix(string(b), indent+list+": []\n"))
+		return regexp.MustCompile(`(?m)^`+indent+`# `).ReplaceAll(b, []byte(indent))
 	})
 	if !found {
-		t.Fatal("no commented model found")
+		t.Fatalf("no commented entry of %s found", list)
 	}
 	return out
 }

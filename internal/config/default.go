@@ -25,7 +25,8 @@ func Default() *Config {
 			MaxInputBytes: 1 << 20,
 			RetryAfter:    Duration(time.Second),
 		},
-		Peer: Peer{Address: ":7946", MaxForeign: 8},
+		Tracing: Tracing{SamplePercent: 10},
+		Peer:    Peer{Address: ":7946", MaxForeign: 8},
 		Router: Router{
 			CrossRegion: "on",
 			Attempts:    3,
@@ -33,6 +34,7 @@ func Default() *Config {
 			SpillAfter:  Duration(50 * time.Millisecond),
 			ShardTokens: 4096,
 		},
+		Sync:         Sync{Replicate: "on", Interval: Duration(5 * time.Minute), Keep: 2},
 		StateDir:     "/var/lib/akidbd",
 		CacheDir:     "/var/cache/akidbd",
 		DrainDelay:   Duration(5 * time.Second),

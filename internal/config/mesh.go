@@ -34,7 +34,7 @@ type Peer struct {
 type Gossip struct {
 	// Seeds are host:port of some nodes of the fleet, addresses or DNS names, which are asked again each time.
 	// Default none: others may join this node. At most 64.
-	Seeds []string `yaml:"seeds" reload:"restart"`
+	Seeds []string `yaml:"seeds" reload:"yes"`
 }
 
 // Router is how a request is answered by many nodes.

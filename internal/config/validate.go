@@ -36,6 +36,7 @@ var (
 	placeName = regexp.MustCompile(`^[a-zA-Z0-9][a-zA-Z0-9._-]{0,62}$`)
 	labelName = regexp.MustCompile(`^[a-z0-9][a-z0-9._/-]{0,62}$`)
 	modelName = regexp.MustCompile(`^[a-zA-Z0-9][a-zA-Z0-9._-]{0,63}$`)
+	hubPath   = regexp.MustCompile(`^hf://[A-Za-z0-9][A-Za-z0-9._-]*/[A-Za-z0-9][A-Za-z0-9._-]*(@[A-Za-z0-9][A-Za-z0-9._/-]*)?$`)
 	aliasName = regexp.MustCompile(`^[a-zA-Z0-9][a-zA-Z0-9._/:-]{0,127}$`)
 )
 
@@ -70,6 +71,8 @@ func (c *Config) validate(r *report) {
 	k.engine(c.Engine)
 	k.api(c.API)
 	k.mesh(c)
+	k.sync(c.Sync)
+	k.tracing(c.Tracing)
 	if c.Metrics.RequireKey && c.API.KeysFile == "" {
 		k.problem("metrics.require_key", "true, but there are no keys: set api.keys_file too")
 	}
@@ -149,14 +152,17 @@ func (k checker) models(list []Model) {
 		at := fmt.Sprintf("models[%d]", i)
 		switch {
 		case m.Name == "":
-			k.problem(at+".name", "missing, a model needs a name and a path")
+			k.problem(at+".name", "missing, a model needs a name")
 		case !modelName.MatchString(m.Name):
 			k.problem(at+".name", "%s, must be %s", quote(m.Name), modelNameRule)
 		default:
 			claim(at+".name", m.Name)
 		}
-		if m.Path == "" {
-			k.problem(at+".path", "missing, a model needs the directory of its files")
+		switch {
+		case m.Path == "" && !k.config.Synced():
+			k.problem(at+".path", "missing, a model needs the directory of its files, or sync.bucket or peers to come from")
+		case strings.HasPrefix(m.Path, "hf://") && !hubPath.MatchString(m.Path):
+			k.problem(at+".path", "%s is no model of the Hub, write hf://org/name or hf://org/name@revision", quote(m.Path))
 		}
 		k.path(at+".path", m.Path, false)
 		k.atMost(at+".aliases", len(m.Aliases), 16, "aliases")

@@ -133,7 +133,7 @@ node:
 `)
 	want := []string{
 		`f.yaml:7: models[0].aliases[1]: "not ok", must be ` + aliasNameRule,
-		`f.yaml:8: models[1].path: missing, a model needs the directory of its files`,
+		`f.yaml:8: models[1].path: missing, a model needs the directory of its files, or sync.bucket or peers to come from`,
 		`f.yaml:12: node.labels.Bad: the name must be ` + labelNameRule,
 	}
 	if !slices.Equal(got, want) {
@@ -148,5 +148,48 @@ func TestNearest(t *testing.T) {
 		if got := nearest(tt.word, []string{"threads", "wide", "batch_tokens"}); got != tt.want {
 			t.Errorf("%s: %q, want %q", tt.word, got, tt.want)
 		}
+	}
+}
+
+func TestSyncRules(t *testing.T) {
+	key := "RW" + strings.Repeat("A", 54)
+	for _, tt := range []struct {
+		change func(*Sync)
+		want   string // "": valid
+	}{
+		{func(s *Sync) {
+			s.Bucket, s.Endpoint, s.Remotes = "s3://eu/p", "http://127.0.0.1:9000", []Remote{{Region: "us", Bucket: "s3://us"}}
+		}, ""},
+		{func(s *Sync) { s.Bucket = "models" }, `sync.bucket: "models" is no bucket`},
+		{func(s *Sync) { s.Bucket = "s3://a:b@models" }, "is no bucket"},
+		{func(s *Sync) { s.Endpoint = "http://x" }, "sync.endpoint: set, but sync.bucket is not"},
+		{func(s *Sync) { s.Bucket, s.Endpoint = "s3://eu", "minio:9000" }, "is no endpoint"},
+		{func(s *Sync) { s.Remotes = []Remote{{Bucket: "s3://us"}} }, `sync.remotes[0].region: ""`},
+		{func(s *Sync) { s.Remotes = []Remote{{Region: "us"}} }, "sync.remotes[0].bucket: missing"},
+		{func(s *Sync) { s.Bucket, s.Remotes = "s3://eu", []Remote{{Region: "us", Bucket: "s3://eu"}} }, "is sync.bucket"},
+		{func(s *Sync) { s.Remotes = make([]Remote, 17) }, "17 buckets, there may be 16"},
+		{func(s *Sync) { s.Replicate = "yes" }, "sync.replicate"},
+		{func(s *Sync) { s.Interval = 1 }, "sync.interval"},
+		{func(s *Sync) { s.Rate = 10 }, "sync.rate"},
+		{func(s *Sync) { s.Keep = 0 }, "sync.keep"},
+		{func(s *Sync) { s.TrustedKeys = []string{key} }, ""},
+		{func(s *Sync) { s.TrustedKeys = []string{key, "x"} }, `sync.trusted_keys[1]: "x" is no minisign public key`},
+	} {
+		c := Default()
+		tt.change(&c.Sync)
+		err := c.Validate()
+		if tt.want == "" && err != nil || tt.want != "" && (err == nil || !strings.Contains(err.Error(), tt.want)) {
+			t.Errorf("got %v, want %q", err, tt.want)
+		}
+	}
+	c := Default()
+	c.Models = []Model{{Name: "a"}, {Name: "b", Path: "/b"}, {Name: "c", Path: "hf://org/c@main"}}
+	c.Sync.Bucket = "s3://eu"
+	if err := c.Validate(); err != nil || !slices.Equal(c.SyncedModels(), []string{"a"}) {
+		t.Errorf("%v, %v", err, c.SyncedModels())
+	}
+	c.Models[2].Path = "hf://c"
+	if err := c.Validate(); err == nil || !strings.Contains(err.Error(), "no model of the Hub") {
+		t.Errorf("%v", err)
 	}
 }

@@ -92,7 +92,7 @@ func (s *Store) copyTo(ctx context.Context, dir string, from *os.Root, files []p
 		if err != nil {
 			return manifest{}, c.explain(err)
 		}
-		m.Files = append(m.Files, manifestFile{Path: f.Path, Size: f.Size, SHA256: sum})
+		m.Files = append(m.Files, File{Path: f.Path, Size: f.Size, SHA256: sum})
 	}
 	if err := c.seal(m); err != nil {
 		return manifest{}, c.explain(err)

@@ -30,18 +30,12 @@ var hashForm = regexp.MustCompile(`^[0-9a-f]{64}$`)
 
 // manifest says what an entry holds.
 type manifest struct {
-	Files []manifestFile `json:"files"` // sorted by path
-}
-
-type manifestFile struct {
-	Path   string `json:"path"` // slashes
-	Size   int64  `json:"size"`
-	SHA256 string `json:"sha256"` // 64 hex digits
+	Files []File `json:"files"` // sorted by path
 }
 
 // digest names the content of m.
 func (m manifest) digest() string {
-	files := slices.SortedFunc(slices.Values(m.Files), func(a, b manifestFile) int { return cmp.Compare(a.Path, b.Path) })
+	files := slices.SortedFunc(slices.Values(m.Files), func(a, b File) int { return cmp.Compare(a.Path, b.Path) })
 	h := sha256.New()
 	for _, f := range files {
 		fmt.Fprintf(h, "%s %d %s\n", f.Path, f.Size, f.SHA256)
@@ -62,21 +56,29 @@ func parseManifest(data []byte) (manifest, error) {
 	if err := json.Unmarshal(data, &m); err != nil {
 		return manifest{}, err
 	}
-	seen := make(map[string]bool, len(m.Files))
+	if err := checkFiles(m.Files); err != nil {
+		return manifest{}, err
+	}
+	return m, nil
+}
+
+// checkFiles says which of files cannot be.
+func checkFiles(files []File) error {
+	seen := make(map[string]bool, len(files))
 	var total int64
-	for _, f := range m.Files {
+	for _, f := range files {
 		switch {
 		case !goodPath(f.Path) || seen[f.Path]:
-			return manifest{}, fmt.Errorf("%q is no path or there twice", f.Path)
+			return fmt.Errorf("%q is no path or there twice", f.Path)
 		case f.Size < 0 || total+f.Size < total:
-			return manifest{}, fmt.Errorf("%q has the impossible size %d", f.Path, f.Size)
+			return fmt.Errorf("%q has the impossible size %d", f.Path, f.Size)
 		case !hashForm.MatchString(f.SHA256):
-			return manifest{}, fmt.Errorf("%q has no SHA-256 but %q", f.Path, f.SHA256)
+			return fmt.Errorf("%q has no SHA-256 but %q", f.Path, f.SHA256)
 		}
 		seen[f.Path] = true
 		total += f.Size
 	}
-	return m, nil
+	return nil
 }
 
 // readManifest reads the manifest of an entry directory and checks that it is the one its name promises.
@@ -198,7 +200,7 @@ func verifyDir(ctx context.Context, dir, digest string) error {
 	})
 }
 
-func verifyFile(ctx context.Context, root *os.Root, want manifestFile) error {
+func verifyFile(ctx context.Context, root *os.Root, want File) error {
 	info, err := root.Lstat(filepath.FromSlash(want.Path))
 	if err != nil {
 		return fmt.Errorf("damaged: %w", err)

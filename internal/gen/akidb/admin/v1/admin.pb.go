@@ -1441,6 +1441,1278 @@ func (x *SetDrainResponse) GetState() string {
 	return ""
 }
 
+// SyncStatusRequest has no fields.
+type SyncStatusRequest struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *SyncStatusRequest) Reset() {
+	*x = SyncStatusRequest{}
+	mi := &file_akidb_admin_v1_admin_proto_msgTypes[20]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *SyncStatusRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*SyncStatusRequest) ProtoMessage() {}
+
+func (x *SyncStatusRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_akidb_admin_v1_admin_proto_msgTypes[20]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use SyncStatusRequest.ProtoReflect.Descriptor instead.
+func (*SyncStatusRequest) Descriptor() ([]byte, []int) {
+	return file_akidb_admin_v1_admin_proto_rawDescGZIP(), []int{20}
+}
+
+// SyncStatusResponse is what a node knows about the ways its models come.
+type SyncStatusResponse struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Those that arrive by themselves, by name.
+	Models  []*SyncedModel     `protobuf:"bytes,1,rep,name=models,proto3" json:"models,omitempty"`
+	Buckets []*Bucket          `protobuf:"bytes,2,rep,name=buckets,proto3" json:"buckets,omitempty"`
+	Refused []*RefusedManifest `protobuf:"bytes,3,rep,name=refused,proto3" json:"refused,omitempty"`
+	// Objects that this node is to copy into the bucket of its region.
+	Backlog uint32 `protobuf:"varint,4,opt,name=backlog,proto3" json:"backlog,omitempty"`
+	// This node looks at the buckets of other regions for its own.
+	Copies bool `protobuf:"varint,5,opt,name=copies,proto3" json:"copies,omitempty"`
+	// The wall clock can be right. Manifests from the future are refused only then.
+	ClockSet bool `protobuf:"varint,6,opt,name=clock_set,json=clockSet,proto3" json:"clock_set,omitempty"`
+	// Nothing signs what is taken: no trusted keys are configured.
+	UnsignedAccepted bool `protobuf:"varint,7,opt,name=unsigned_accepted,json=unsignedAccepted,proto3" json:"unsigned_accepted,omitempty"`
+	unknownFields    protoimpl.UnknownFields
+	sizeCache        protoimpl.SizeCache
+}
+
+func (x *SyncStatusResponse) Reset() {
+	*x = SyncStatusResponse{}
+	mi := &file_akidb_admin_v1_admin_proto_msgTypes[21]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *SyncStatusResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*SyncStatusResponse) ProtoMessage() {}
+
+func (x *SyncStatusResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_akidb_admin_v1_admin_proto_msgTypes[21]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use SyncStatusResponse.ProtoReflect.Descriptor instead.
+func (*SyncStatusResponse) Descriptor() ([]byte, []int) {
+	return file_akidb_admin_v1_admin_proto_rawDescGZIP(), []int{21}
+}
+
+func (x *SyncStatusResponse) GetModels() []*SyncedModel {
+	if x != nil {
+		return x.Models
+	}
+	return nil
+}
+
+func (x *SyncStatusResponse) GetBuckets() []*Bucket {
+	if x != nil {
+		return x.Buckets
+	}
+	return nil
+}
+
+func (x *SyncStatusResponse) GetRefused() []*RefusedManifest {
+	if x != nil {
+		return x.Refused
+	}
+	return nil
+}
+
+func (x *SyncStatusResponse) GetBacklog() uint32 {
+	if x != nil {
+		return x.Backlog
+	}
+	return 0
+}
+
+func (x *SyncStatusResponse) GetCopies() bool {
+	if x != nil {
+		return x.Copies
+	}
+	return false
+}
+
+func (x *SyncStatusResponse) GetClockSet() bool {
+	if x != nil {
+		return x.ClockSet
+	}
+	return false
+}
+
+func (x *SyncStatusResponse) GetUnsignedAccepted() bool {
+	if x != nil {
+		return x.UnsignedAccepted
+	}
+	return false
+}
+
+// SyncedModel is one model that arrives by itself.
+type SyncedModel struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	Name  string                 `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"`
+	// Digest that serves here; empty when none does.
+	Serving string `protobuf:"bytes,2,opt,name=serving,proto3" json:"serving,omitempty"`
+	// Digest that should; empty when nothing was published.
+	Wanted string `protobuf:"bytes,3,opt,name=wanted,proto3" json:"wanted,omitempty"`
+	// The manifest that says so, "<clock>-<node>".
+	Manifest string `protobuf:"bytes,4,opt,name=manifest,proto3" json:"manifest,omitempty"`
+	// "", "fetch" or "load".
+	Step       string `protobuf:"bytes,5,opt,name=step,proto3" json:"step,omitempty"`
+	BytesDone  uint64 `protobuf:"varint,6,opt,name=bytes_done,json=bytesDone,proto3" json:"bytes_done,omitempty"`
+	BytesTotal uint64 `protobuf:"varint,7,opt,name=bytes_total,json=bytesTotal,proto3" json:"bytes_total,omitempty"`
+	// Digests that the store of this node keeps.
+	Pins          []string          `protobuf:"bytes,8,rep,name=pins,proto3" json:"pins,omitempty"`
+	Trouble       []*VersionTrouble `protobuf:"bytes,9,rep,name=trouble,proto3" json:"trouble,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *SyncedModel) Reset() {
+	*x = SyncedModel{}
+	mi := &file_akidb_admin_v1_admin_proto_msgTypes[22]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *SyncedModel) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*SyncedModel) ProtoMessage() {}
+
+func (x *SyncedModel) ProtoReflect() protoreflect.Message {
+	mi := &file_akidb_admin_v1_admin_proto_msgTypes[22]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use SyncedModel.ProtoReflect.Descriptor instead.
+func (*SyncedModel) Descriptor() ([]byte, []int) {
+	return file_akidb_admin_v1_admin_proto_rawDescGZIP(), []int{22}
+}
+
+func (x *SyncedModel) GetName() string {
+	if x != nil {
+		return x.Name
+	}
+	return ""
+}
+
+func (x *SyncedModel) GetServing() string {
+	if x != nil {
+		return x.Serving
+	}
+	return ""
+}
+
+func (x *SyncedModel) GetWanted() string {
+	if x != nil {
+		return x.Wanted
+	}
+	return ""
+}
+
+func (x *SyncedModel) GetManifest() string {
+	if x != nil {
+		return x.Manifest
+	}
+	return ""
+}
+
+func (x *SyncedModel) GetStep() string {
+	if x != nil {
+		return x.Step
+	}
+	return ""
+}
+
+func (x *SyncedModel) GetBytesDone() uint64 {
+	if x != nil {
+		return x.BytesDone
+	}
+	return 0
+}
+
+func (x *SyncedModel) GetBytesTotal() uint64 {
+	if x != nil {
+		return x.BytesTotal
+	}
+	return 0
+}
+
+func (x *SyncedModel) GetPins() []string {
+	if x != nil {
+		return x.Pins
+	}
+	return nil
+}
+
+func (x *SyncedModel) GetTrouble() []*VersionTrouble {
+	if x != nil {
+		return x.Trouble
+	}
+	return nil
+}
+
+// VersionTrouble is a version that the node tried to serve and does not.
+type VersionTrouble struct {
+	state  protoimpl.MessageState `protogen:"open.v1"`
+	Digest string                 `protobuf:"bytes,1,opt,name=digest,proto3" json:"digest,omitempty"`
+	// "unavailable", "corrupt", "load" and so on.
+	Reason string `protobuf:"bytes,2,opt,name=reason,proto3" json:"reason,omitempty"`
+	Text   string `protobuf:"bytes,3,opt,name=text,proto3" json:"text,omitempty"`
+	// The version itself is at fault.
+	Quarantined   bool                   `protobuf:"varint,4,opt,name=quarantined,proto3" json:"quarantined,omitempty"`
+	Tries         uint32                 `protobuf:"varint,5,opt,name=tries,proto3" json:"tries,omitempty"`
+	Since         *timestamppb.Timestamp `protobuf:"bytes,6,opt,name=since,proto3" json:"since,omitempty"`
+	Next          *timestamppb.Timestamp `protobuf:"bytes,7,opt,name=next,proto3" json:"next,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *VersionTrouble) Reset() {
+	*x = VersionTrouble{}
+	mi := &file_akidb_admin_v1_admin_proto_msgTypes[23]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *VersionTrouble) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*VersionTrouble) ProtoMessage() {}
+
+func (x *VersionTrouble) ProtoReflect() protoreflect.Message {
+	mi := &file_akidb_admin_v1_admin_proto_msgTypes[23]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use VersionTrouble.ProtoReflect.Descriptor instead.
+func (*VersionTrouble) Descriptor() ([]byte, []int) {
+	return file_akidb_admin_v1_admin_proto_rawDescGZIP(), []int{23}
+}
+
+func (x *VersionTrouble) GetDigest() string {
+	if x != nil {
+		return x.Digest
+	}
+	return ""
+}
+
+func (x *VersionTrouble) GetReason() string {
+	if x != nil {
+		return x.Reason
+	}
+	return ""
+}
+
+func (x *VersionTrouble) GetText() string {
+	if x != nil {
+		return x.Text
+	}
+	return ""
+}
+
+func (x *VersionTrouble) GetQuarantined() bool {
+	if x != nil {
+		return x.Quarantined
+	}
+	return false
+}
+
+func (x *VersionTrouble) GetTries() uint32 {
+	if x != nil {
+		return x.Tries
+	}
+	return 0
+}
+
+func (x *VersionTrouble) GetSince() *timestamppb.Timestamp {
+	if x != nil {
+		return x.Since
+	}
+	return nil
+}
+
+func (x *VersionTrouble) GetNext() *timestamppb.Timestamp {
+	if x != nil {
+		return x.Next
+	}
+	return nil
+}
+
+// Bucket is how the last look at a bucket ended.
+type Bucket struct {
+	state  protoimpl.MessageState `protogen:"open.v1"`
+	Name   string                 `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"`
+	Region string                 `protobuf:"bytes,2,opt,name=region,proto3" json:"region,omitempty"`
+	// Of this node's region.
+	Own    bool `protobuf:"varint,3,opt,name=own,proto3" json:"own,omitempty"`
+	Looked bool `protobuf:"varint,4,opt,name=looked,proto3" json:"looked,omitempty"`
+	// Empty when it answered.
+	Error         string `protobuf:"bytes,5,opt,name=error,proto3" json:"error,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Bucket) Reset() {
+	*x = Bucket{}
+	mi := &file_akidb_admin_v1_admin_proto_msgTypes[24]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Bucket) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Bucket) ProtoMessage() {}
+
+func (x *Bucket) ProtoReflect() protoreflect.Message {
+	mi := &file_akidb_admin_v1_admin_proto_msgTypes[24]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Bucket.ProtoReflect.Descriptor instead.
+func (*Bucket) Descriptor() ([]byte, []int) {
+	return file_akidb_admin_v1_admin_proto_rawDescGZIP(), []int{24}
+}
+
+func (x *Bucket) GetName() string {
+	if x != nil {
+		return x.Name
+	}
+	return ""
+}
+
+func (x *Bucket) GetRegion() string {
+	if x != nil {
+		return x.Region
+	}
+	return ""
+}
+
+func (x *Bucket) GetOwn() bool {
+	if x != nil {
+		return x.Own
+	}
+	return false
+}
+
+func (x *Bucket) GetLooked() bool {
+	if x != nil {
+		return x.Looked
+	}
+	return false
+}
+
+func (x *Bucket) GetError() string {
+	if x != nil {
+		return x.Error
+	}
+	return ""
+}
+
+// RefusedManifest is one that is not taken.
+type RefusedManifest struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Name          string                 `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"`
+	Id            string                 `protobuf:"bytes,2,opt,name=id,proto3" json:"id,omitempty"`
+	Reason        string                 `protobuf:"bytes,3,opt,name=reason,proto3" json:"reason,omitempty"`
+	Text          string                 `protobuf:"bytes,4,opt,name=text,proto3" json:"text,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *RefusedManifest) Reset() {
+	*x = RefusedManifest{}
+	mi := &file_akidb_admin_v1_admin_proto_msgTypes[25]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *RefusedManifest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*RefusedManifest) ProtoMessage() {}
+
+func (x *RefusedManifest) ProtoReflect() protoreflect.Message {
+	mi := &file_akidb_admin_v1_admin_proto_msgTypes[25]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use RefusedManifest.ProtoReflect.Descriptor instead.
+func (*RefusedManifest) Descriptor() ([]byte, []int) {
+	return file_akidb_admin_v1_admin_proto_rawDescGZIP(), []int{25}
+}
+
+func (x *RefusedManifest) GetName() string {
+	if x != nil {
+		return x.Name
+	}
+	return ""
+}
+
+func (x *RefusedManifest) GetId() string {
+	if x != nil {
+		return x.Id
+	}
+	return ""
+}
+
+func (x *RefusedManifest) GetReason() string {
+	if x != nil {
+		return x.Reason
+	}
+	return ""
+}
+
+func (x *RefusedManifest) GetText() string {
+	if x != nil {
+		return x.Text
+	}
+	return ""
+}
+
+// SyncNowRequest has no fields.
+type SyncNowRequest struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *SyncNowRequest) Reset() {
+	*x = SyncNowRequest{}
+	mi := &file_akidb_admin_v1_admin_proto_msgTypes[26]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *SyncNowRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*SyncNowRequest) ProtoMessage() {}
+
+func (x *SyncNowRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_akidb_admin_v1_admin_proto_msgTypes[26]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use SyncNowRequest.ProtoReflect.Descriptor instead.
+func (*SyncNowRequest) Descriptor() ([]byte, []int) {
+	return file_akidb_admin_v1_admin_proto_rawDescGZIP(), []int{26}
+}
+
+// SyncNowResponse has no fields.
+type SyncNowResponse struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *SyncNowResponse) Reset() {
+	*x = SyncNowResponse{}
+	mi := &file_akidb_admin_v1_admin_proto_msgTypes[27]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *SyncNowResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*SyncNowResponse) ProtoMessage() {}
+
+func (x *SyncNowResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_akidb_admin_v1_admin_proto_msgTypes[27]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use SyncNowResponse.ProtoReflect.Descriptor instead.
+func (*SyncNowResponse) Descriptor() ([]byte, []int) {
+	return file_akidb_admin_v1_admin_proto_rawDescGZIP(), []int{27}
+}
+
+// ListVersionsRequest names a model; empty is all of them.
+type ListVersionsRequest struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Name          string                 `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ListVersionsRequest) Reset() {
+	*x = ListVersionsRequest{}
+	mi := &file_akidb_admin_v1_admin_proto_msgTypes[28]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ListVersionsRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ListVersionsRequest) ProtoMessage() {}
+
+func (x *ListVersionsRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_akidb_admin_v1_admin_proto_msgTypes[28]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ListVersionsRequest.ProtoReflect.Descriptor instead.
+func (*ListVersionsRequest) Descriptor() ([]byte, []int) {
+	return file_akidb_admin_v1_admin_proto_rawDescGZIP(), []int{28}
+}
+
+func (x *ListVersionsRequest) GetName() string {
+	if x != nil {
+		return x.Name
+	}
+	return ""
+}
+
+// ListVersionsResponse lists versions, and what a new manifest from here would begin with.
+type ListVersionsResponse struct {
+	state    protoimpl.MessageState `protogen:"open.v1"`
+	Versions []*ModelVersion        `protobuf:"bytes,1,rep,name=versions,proto3" json:"versions,omitempty"`
+	// A moment after all of them, 16 hex digits.
+	Clock         string `protobuf:"bytes,2,opt,name=clock,proto3" json:"clock,omitempty"`
+	Node          string `protobuf:"bytes,3,opt,name=node,proto3" json:"node,omitempty"`
+	Region        string `protobuf:"bytes,4,opt,name=region,proto3" json:"region,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ListVersionsResponse) Reset() {
+	*x = ListVersionsResponse{}
+	mi := &file_akidb_admin_v1_admin_proto_msgTypes[29]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ListVersionsResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ListVersionsResponse) ProtoMessage() {}
+
+func (x *ListVersionsResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_akidb_admin_v1_admin_proto_msgTypes[29]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ListVersionsResponse.ProtoReflect.Descriptor instead.
+func (*ListVersionsResponse) Descriptor() ([]byte, []int) {
+	return file_akidb_admin_v1_admin_proto_rawDescGZIP(), []int{29}
+}
+
+func (x *ListVersionsResponse) GetVersions() []*ModelVersion {
+	if x != nil {
+		return x.Versions
+	}
+	return nil
+}
+
+func (x *ListVersionsResponse) GetClock() string {
+	if x != nil {
+		return x.Clock
+	}
+	return ""
+}
+
+func (x *ListVersionsResponse) GetNode() string {
+	if x != nil {
+		return x.Node
+	}
+	return ""
+}
+
+func (x *ListVersionsResponse) GetRegion() string {
+	if x != nil {
+		return x.Region
+	}
+	return ""
+}
+
+// ModelVersion is one manifest as the node sees it.
+type ModelVersion struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// As it was published.
+	Manifest []byte `protobuf:"bytes,1,opt,name=manifest,proto3" json:"manifest,omitempty"`
+	// The node should serve it.
+	Current bool `protobuf:"varint,2,opt,name=current,proto3" json:"current,omitempty"`
+	// Its digest serves here.
+	Serving bool `protobuf:"varint,3,opt,name=serving,proto3" json:"serving,omitempty"`
+	// It was deleted.
+	Deleted bool `protobuf:"varint,4,opt,name=deleted,proto3" json:"deleted,omitempty"`
+	// The store of this node has it.
+	Here          bool `protobuf:"varint,5,opt,name=here,proto3" json:"here,omitempty"`
+	Pinned        bool `protobuf:"varint,6,opt,name=pinned,proto3" json:"pinned,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ModelVersion) Reset() {
+	*x = ModelVersion{}
+	mi := &file_akidb_admin_v1_admin_proto_msgTypes[30]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ModelVersion) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ModelVersion) ProtoMessage() {}
+
+func (x *ModelVersion) ProtoReflect() protoreflect.Message {
+	mi := &file_akidb_admin_v1_admin_proto_msgTypes[30]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ModelVersion.ProtoReflect.Descriptor instead.
+func (*ModelVersion) Descriptor() ([]byte, []int) {
+	return file_akidb_admin_v1_admin_proto_rawDescGZIP(), []int{30}
+}
+
+func (x *ModelVersion) GetManifest() []byte {
+	if x != nil {
+		return x.Manifest
+	}
+	return nil
+}
+
+func (x *ModelVersion) GetCurrent() bool {
+	if x != nil {
+		return x.Current
+	}
+	return false
+}
+
+func (x *ModelVersion) GetServing() bool {
+	if x != nil {
+		return x.Serving
+	}
+	return false
+}
+
+func (x *ModelVersion) GetDeleted() bool {
+	if x != nil {
+		return x.Deleted
+	}
+	return false
+}
+
+func (x *ModelVersion) GetHere() bool {
+	if x != nil {
+		return x.Here
+	}
+	return false
+}
+
+func (x *ModelVersion) GetPinned() bool {
+	if x != nil {
+		return x.Pinned
+	}
+	return false
+}
+
+// PublishManifestRequest carries a manifest.
+type PublishManifestRequest struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Manifest      []byte                 `protobuf:"bytes,1,opt,name=manifest,proto3" json:"manifest,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *PublishManifestRequest) Reset() {
+	*x = PublishManifestRequest{}
+	mi := &file_akidb_admin_v1_admin_proto_msgTypes[31]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *PublishManifestRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*PublishManifestRequest) ProtoMessage() {}
+
+func (x *PublishManifestRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_akidb_admin_v1_admin_proto_msgTypes[31]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use PublishManifestRequest.ProtoReflect.Descriptor instead.
+func (*PublishManifestRequest) Descriptor() ([]byte, []int) {
+	return file_akidb_admin_v1_admin_proto_rawDescGZIP(), []int{31}
+}
+
+func (x *PublishManifestRequest) GetManifest() []byte {
+	if x != nil {
+		return x.Manifest
+	}
+	return nil
+}
+
+// PublishManifestResponse has no fields.
+type PublishManifestResponse struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *PublishManifestResponse) Reset() {
+	*x = PublishManifestResponse{}
+	mi := &file_akidb_admin_v1_admin_proto_msgTypes[32]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *PublishManifestResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*PublishManifestResponse) ProtoMessage() {}
+
+func (x *PublishManifestResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_akidb_admin_v1_admin_proto_msgTypes[32]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use PublishManifestResponse.ProtoReflect.Descriptor instead.
+func (*PublishManifestResponse) Descriptor() ([]byte, []int) {
+	return file_akidb_admin_v1_admin_proto_rawDescGZIP(), []int{32}
+}
+
+// ImportModelRequest names a directory that the daemon can read.
+type ImportModelRequest struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Name          string                 `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"`
+	Path          string                 `protobuf:"bytes,2,opt,name=path,proto3" json:"path,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ImportModelRequest) Reset() {
+	*x = ImportModelRequest{}
+	mi := &file_akidb_admin_v1_admin_proto_msgTypes[33]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ImportModelRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ImportModelRequest) ProtoMessage() {}
+
+func (x *ImportModelRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_akidb_admin_v1_admin_proto_msgTypes[33]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ImportModelRequest.ProtoReflect.Descriptor instead.
+func (*ImportModelRequest) Descriptor() ([]byte, []int) {
+	return file_akidb_admin_v1_admin_proto_rawDescGZIP(), []int{33}
+}
+
+func (x *ImportModelRequest) GetName() string {
+	if x != nil {
+		return x.Name
+	}
+	return ""
+}
+
+func (x *ImportModelRequest) GetPath() string {
+	if x != nil {
+		return x.Path
+	}
+	return ""
+}
+
+// ImportModelResponse lists the files that count, sorted by path.
+type ImportModelResponse struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Files         []*ModelFile           `protobuf:"bytes,1,rep,name=files,proto3" json:"files,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ImportModelResponse) Reset() {
+	*x = ImportModelResponse{}
+	mi := &file_akidb_admin_v1_admin_proto_msgTypes[34]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ImportModelResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ImportModelResponse) ProtoMessage() {}
+
+func (x *ImportModelResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_akidb_admin_v1_admin_proto_msgTypes[34]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ImportModelResponse.ProtoReflect.Descriptor instead.
+func (*ImportModelResponse) Descriptor() ([]byte, []int) {
+	return file_akidb_admin_v1_admin_proto_rawDescGZIP(), []int{34}
+}
+
+func (x *ImportModelResponse) GetFiles() []*ModelFile {
+	if x != nil {
+		return x.Files
+	}
+	return nil
+}
+
+// ModelFile is one file of a model.
+type ModelFile struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	Path  string                 `protobuf:"bytes,1,opt,name=path,proto3" json:"path,omitempty"`
+	Size  int64                  `protobuf:"varint,2,opt,name=size,proto3" json:"size,omitempty"`
+	// 64 hex digits.
+	Sha256        string `protobuf:"bytes,3,opt,name=sha256,proto3" json:"sha256,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ModelFile) Reset() {
+	*x = ModelFile{}
+	mi := &file_akidb_admin_v1_admin_proto_msgTypes[35]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ModelFile) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ModelFile) ProtoMessage() {}
+
+func (x *ModelFile) ProtoReflect() protoreflect.Message {
+	mi := &file_akidb_admin_v1_admin_proto_msgTypes[35]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ModelFile.ProtoReflect.Descriptor instead.
+func (*ModelFile) Descriptor() ([]byte, []int) {
+	return file_akidb_admin_v1_admin_proto_rawDescGZIP(), []int{35}
+}
+
+func (x *ModelFile) GetPath() string {
+	if x != nil {
+		return x.Path
+	}
+	return ""
+}
+
+func (x *ModelFile) GetSize() int64 {
+	if x != nil {
+		return x.Size
+	}
+	return 0
+}
+
+func (x *ModelFile) GetSha256() string {
+	if x != nil {
+		return x.Sha256
+	}
+	return ""
+}
+
+// PinModelRequest names a version of this node's store.
+type PinModelRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	Name  string                 `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"`
+	// "sha256-" and 64 hex digits.
+	Digest        string `protobuf:"bytes,2,opt,name=digest,proto3" json:"digest,omitempty"`
+	Pin           bool   `protobuf:"varint,3,opt,name=pin,proto3" json:"pin,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *PinModelRequest) Reset() {
+	*x = PinModelRequest{}
+	mi := &file_akidb_admin_v1_admin_proto_msgTypes[36]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *PinModelRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*PinModelRequest) ProtoMessage() {}
+
+func (x *PinModelRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_akidb_admin_v1_admin_proto_msgTypes[36]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use PinModelRequest.ProtoReflect.Descriptor instead.
+func (*PinModelRequest) Descriptor() ([]byte, []int) {
+	return file_akidb_admin_v1_admin_proto_rawDescGZIP(), []int{36}
+}
+
+func (x *PinModelRequest) GetName() string {
+	if x != nil {
+		return x.Name
+	}
+	return ""
+}
+
+func (x *PinModelRequest) GetDigest() string {
+	if x != nil {
+		return x.Digest
+	}
+	return ""
+}
+
+func (x *PinModelRequest) GetPin() bool {
+	if x != nil {
+		return x.Pin
+	}
+	return false
+}
+
+// PinModelResponse has no fields.
+type PinModelResponse struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *PinModelResponse) Reset() {
+	*x = PinModelResponse{}
+	mi := &file_akidb_admin_v1_admin_proto_msgTypes[37]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *PinModelResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*PinModelResponse) ProtoMessage() {}
+
+func (x *PinModelResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_akidb_admin_v1_admin_proto_msgTypes[37]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use PinModelResponse.ProtoReflect.Descriptor instead.
+func (*PinModelResponse) Descriptor() ([]byte, []int) {
+	return file_akidb_admin_v1_admin_proto_rawDescGZIP(), []int{37}
+}
+
+// VerifyModelsRequest names a model; empty is all of them.
+type VerifyModelsRequest struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Name          string                 `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *VerifyModelsRequest) Reset() {
+	*x = VerifyModelsRequest{}
+	mi := &file_akidb_admin_v1_admin_proto_msgTypes[38]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *VerifyModelsRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*VerifyModelsRequest) ProtoMessage() {}
+
+func (x *VerifyModelsRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_akidb_admin_v1_admin_proto_msgTypes[38]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use VerifyModelsRequest.ProtoReflect.Descriptor instead.
+func (*VerifyModelsRequest) Descriptor() ([]byte, []int) {
+	return file_akidb_admin_v1_admin_proto_rawDescGZIP(), []int{38}
+}
+
+func (x *VerifyModelsRequest) GetName() string {
+	if x != nil {
+		return x.Name
+	}
+	return ""
+}
+
+// VerifyModelsResponse lists what was read.
+type VerifyModelsResponse struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Models        []*VerifiedModel       `protobuf:"bytes,1,rep,name=models,proto3" json:"models,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *VerifyModelsResponse) Reset() {
+	*x = VerifyModelsResponse{}
+	mi := &file_akidb_admin_v1_admin_proto_msgTypes[39]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *VerifyModelsResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*VerifyModelsResponse) ProtoMessage() {}
+
+func (x *VerifyModelsResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_akidb_admin_v1_admin_proto_msgTypes[39]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use VerifyModelsResponse.ProtoReflect.Descriptor instead.
+func (*VerifyModelsResponse) Descriptor() ([]byte, []int) {
+	return file_akidb_admin_v1_admin_proto_rawDescGZIP(), []int{39}
+}
+
+func (x *VerifyModelsResponse) GetModels() []*VerifiedModel {
+	if x != nil {
+		return x.Models
+	}
+	return nil
+}
+
+// VerifiedModel is one copy.
+type VerifiedModel struct {
+	state  protoimpl.MessageState `protogen:"open.v1"`
+	Name   string                 `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"`
+	Digest string                 `protobuf:"bytes,2,opt,name=digest,proto3" json:"digest,omitempty"`
+	Bytes  uint64                 `protobuf:"varint,3,opt,name=bytes,proto3" json:"bytes,omitempty"`
+	// Empty when it is what it should be.
+	Error         string `protobuf:"bytes,4,opt,name=error,proto3" json:"error,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *VerifiedModel) Reset() {
+	*x = VerifiedModel{}
+	mi := &file_akidb_admin_v1_admin_proto_msgTypes[40]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *VerifiedModel) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*VerifiedModel) ProtoMessage() {}
+
+func (x *VerifiedModel) ProtoReflect() protoreflect.Message {
+	mi := &file_akidb_admin_v1_admin_proto_msgTypes[40]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use VerifiedModel.ProtoReflect.Descriptor instead.
+func (*VerifiedModel) Descriptor() ([]byte, []int) {
+	return file_akidb_admin_v1_admin_proto_rawDescGZIP(), []int{40}
+}
+
+func (x *VerifiedModel) GetName() string {
+	if x != nil {
+		return x.Name
+	}
+	return ""
+}
+
+func (x *VerifiedModel) GetDigest() string {
+	if x != nil {
+		return x.Digest
+	}
+	return ""
+}
+
+func (x *VerifiedModel) GetBytes() uint64 {
+	if x != nil {
+		return x.Bytes
+	}
+	return 0
+}
+
+func (x *VerifiedModel) GetError() string {
+	if x != nil {
+		return x.Error
+	}
+	return ""
+}
+
 var File_akidb_admin_v1_admin_proto protoreflect.FileDescriptor
 
 const file_akidb_admin_v1_admin_proto_rawDesc = "" +
@@ -1558,7 +2830,89 @@ const file_akidb_admin_v1_admin_proto_rawDesc = "" +
 	"\x0fSetDrainRequest\x12\x14\n" +
 	"\x05drain\x18\x01 \x01(\bR\x05drain\"(\n" +
 	"\x10SetDrainResponse\x12\x14\n" +
-	"\x05state\x18\x01 \x01(\tR\x05state2\xc0\x04\n" +
+	"\x05state\x18\x01 \x01(\tR\x05state\"\x13\n" +
+	"\x11SyncStatusRequest\"\xb2\x02\n" +
+	"\x12SyncStatusResponse\x123\n" +
+	"\x06models\x18\x01 \x03(\v2\x1b.akidb.admin.v1.SyncedModelR\x06models\x120\n" +
+	"\abuckets\x18\x02 \x03(\v2\x16.akidb.admin.v1.BucketR\abuckets\x129\n" +
+	"\arefused\x18\x03 \x03(\v2\x1f.akidb.admin.v1.RefusedManifestR\arefused\x12\x18\n" +
+	"\abacklog\x18\x04 \x01(\rR\abacklog\x12\x16\n" +
+	"\x06copies\x18\x05 \x01(\bR\x06copies\x12\x1b\n" +
+	"\tclock_set\x18\x06 \x01(\bR\bclockSet\x12+\n" +
+	"\x11unsigned_accepted\x18\a \x01(\bR\x10unsignedAccepted\"\x91\x02\n" +
+	"\vSyncedModel\x12\x12\n" +
+	"\x04name\x18\x01 \x01(\tR\x04name\x12\x18\n" +
+	"\aserving\x18\x02 \x01(\tR\aserving\x12\x16\n" +
+	"\x06wanted\x18\x03 \x01(\tR\x06wanted\x12\x1a\n" +
+	"\bmanifest\x18\x04 \x01(\tR\bmanifest\x12\x12\n" +
+	"\x04step\x18\x05 \x01(\tR\x04step\x12\x1d\n" +
+	"\n" +
+	"bytes_done\x18\x06 \x01(\x04R\tbytesDone\x12\x1f\n" +
+	"\vbytes_total\x18\a \x01(\x04R\n" +
+	"bytesTotal\x12\x12\n" +
+	"\x04pins\x18\b \x03(\tR\x04pins\x128\n" +
+	"\atrouble\x18\t \x03(\v2\x1e.akidb.admin.v1.VersionTroubleR\atrouble\"\xee\x01\n" +
+	"\x0eVersionTrouble\x12\x16\n" +
+	"\x06digest\x18\x01 \x01(\tR\x06digest\x12\x16\n" +
+	"\x06reason\x18\x02 \x01(\tR\x06reason\x12\x12\n" +
+	"\x04text\x18\x03 \x01(\tR\x04text\x12 \n" +
+	"\vquarantined\x18\x04 \x01(\bR\vquarantined\x12\x14\n" +
+	"\x05tries\x18\x05 \x01(\rR\x05tries\x120\n" +
+	"\x05since\x18\x06 \x01(\v2\x1a.google.protobuf.TimestampR\x05since\x12.\n" +
+	"\x04next\x18\a \x01(\v2\x1a.google.protobuf.TimestampR\x04next\"t\n" +
+	"\x06Bucket\x12\x12\n" +
+	"\x04name\x18\x01 \x01(\tR\x04name\x12\x16\n" +
+	"\x06region\x18\x02 \x01(\tR\x06region\x12\x10\n" +
+	"\x03own\x18\x03 \x01(\bR\x03own\x12\x16\n" +
+	"\x06looked\x18\x04 \x01(\bR\x06looked\x12\x14\n" +
+	"\x05error\x18\x05 \x01(\tR\x05error\"a\n" +
+	"\x0fRefusedManifest\x12\x12\n" +
+	"\x04name\x18\x01 \x01(\tR\x04name\x12\x0e\n" +
+	"\x02id\x18\x02 \x01(\tR\x02id\x12\x16\n" +
+	"\x06reason\x18\x03 \x01(\tR\x06reason\x12\x12\n" +
+	"\x04text\x18\x04 \x01(\tR\x04text\"\x10\n" +
+	"\x0eSyncNowRequest\"\x11\n" +
+	"\x0fSyncNowResponse\")\n" +
+	"\x13ListVersionsRequest\x12\x12\n" +
+	"\x04name\x18\x01 \x01(\tR\x04name\"\x92\x01\n" +
+	"\x14ListVersionsResponse\x128\n" +
+	"\bversions\x18\x01 \x03(\v2\x1c.akidb.admin.v1.ModelVersionR\bversions\x12\x14\n" +
+	"\x05clock\x18\x02 \x01(\tR\x05clock\x12\x12\n" +
+	"\x04node\x18\x03 \x01(\tR\x04node\x12\x16\n" +
+	"\x06region\x18\x04 \x01(\tR\x06region\"\xa4\x01\n" +
+	"\fModelVersion\x12\x1a\n" +
+	"\bmanifest\x18\x01 \x01(\fR\bmanifest\x12\x18\n" +
+	"\acurrent\x18\x02 \x01(\bR\acurrent\x12\x18\n" +
+	"\aserving\x18\x03 \x01(\bR\aserving\x12\x18\n" +
+	"\adeleted\x18\x04 \x01(\bR\adeleted\x12\x12\n" +
+	"\x04here\x18\x05 \x01(\bR\x04here\x12\x16\n" +
+	"\x06pinned\x18\x06 \x01(\bR\x06pinned\"4\n" +
+	"\x16PublishManifestRequest\x12\x1a\n" +
+	"\bmanifest\x18\x01 \x01(\fR\bmanifest\"\x19\n" +
+	"\x17PublishManifestResponse\"<\n" +
+	"\x12ImportModelRequest\x12\x12\n" +
+	"\x04name\x18\x01 \x01(\tR\x04name\x12\x12\n" +
+	"\x04path\x18\x02 \x01(\tR\x04path\"F\n" +
+	"\x13ImportModelResponse\x12/\n" +
+	"\x05files\x18\x01 \x03(\v2\x19.akidb.admin.v1.ModelFileR\x05files\"K\n" +
+	"\tModelFile\x12\x12\n" +
+	"\x04path\x18\x01 \x01(\tR\x04path\x12\x12\n" +
+	"\x04size\x18\x02 \x01(\x03R\x04size\x12\x16\n" +
+	"\x06sha256\x18\x03 \x01(\tR\x06sha256\"O\n" +
+	"\x0fPinModelRequest\x12\x12\n" +
+	"\x04name\x18\x01 \x01(\tR\x04name\x12\x16\n" +
+	"\x06digest\x18\x02 \x01(\tR\x06digest\x12\x10\n" +
+	"\x03pin\x18\x03 \x01(\bR\x03pin\"\x12\n" +
+	"\x10PinModelResponse\")\n" +
+	"\x13VerifyModelsRequest\x12\x12\n" +
+	"\x04name\x18\x01 \x01(\tR\x04name\"M\n" +
+	"\x14VerifyModelsResponse\x125\n" +
+	"\x06models\x18\x01 \x03(\v2\x1d.akidb.admin.v1.VerifiedModelR\x06models\"g\n" +
+	"\rVerifiedModel\x12\x12\n" +
+	"\x04name\x18\x01 \x01(\tR\x04name\x12\x16\n" +
+	"\x06digest\x18\x02 \x01(\tR\x06digest\x12\x14\n" +
+	"\x05bytes\x18\x03 \x01(\x04R\x05bytes\x12\x14\n" +
+	"\x05error\x18\x04 \x01(\tR\x05error2\xa2\t\n" +
 	"\fAdminService\x12G\n" +
 	"\x06Status\x12\x1d.akidb.admin.v1.StatusRequest\x1a\x1e.akidb.admin.v1.StatusResponse\x12S\n" +
 	"\n" +
@@ -1567,7 +2921,15 @@ const file_akidb_admin_v1_admin_proto_rawDesc = "" +
 	"\vSetLogLevel\x12\".akidb.admin.v1.SetLogLevelRequest\x1a#.akidb.admin.v1.SetLogLevelResponse\x12V\n" +
 	"\vListMembers\x12\".akidb.admin.v1.ListMembersRequest\x1a#.akidb.admin.v1.ListMembersResponse\x12J\n" +
 	"\aExplain\x12\x1e.akidb.admin.v1.ExplainRequest\x1a\x1f.akidb.admin.v1.ExplainResponse\x12M\n" +
-	"\bSetDrain\x12\x1f.akidb.admin.v1.SetDrainRequest\x1a .akidb.admin.v1.SetDrainResponseB=Z;github.com/akidb/akidbd/internal/gen/akidb/admin/v1;adminv1b\x06proto3"
+	"\bSetDrain\x12\x1f.akidb.admin.v1.SetDrainRequest\x1a .akidb.admin.v1.SetDrainResponse\x12S\n" +
+	"\n" +
+	"SyncStatus\x12!.akidb.admin.v1.SyncStatusRequest\x1a\".akidb.admin.v1.SyncStatusResponse\x12J\n" +
+	"\aSyncNow\x12\x1e.akidb.admin.v1.SyncNowRequest\x1a\x1f.akidb.admin.v1.SyncNowResponse\x12Y\n" +
+	"\fListVersions\x12#.akidb.admin.v1.ListVersionsRequest\x1a$.akidb.admin.v1.ListVersionsResponse\x12b\n" +
+	"\x0fPublishManifest\x12&.akidb.admin.v1.PublishManifestRequest\x1a'.akidb.admin.v1.PublishManifestResponse\x12V\n" +
+	"\vImportModel\x12\".akidb.admin.v1.ImportModelRequest\x1a#.akidb.admin.v1.ImportModelResponse\x12M\n" +
+	"\bPinModel\x12\x1f.akidb.admin.v1.PinModelRequest\x1a .akidb.admin.v1.PinModelResponse\x12Y\n" +
+	"\fVerifyModels\x12#.akidb.admin.v1.VerifyModelsRequest\x1a$.akidb.admin.v1.VerifyModelsResponseB=Z;github.com/akidb/akidbd/internal/gen/akidb/admin/v1;adminv1b\x06proto3"
 
 var (
 	file_akidb_admin_v1_admin_proto_rawDescOnce sync.Once
@@ -1581,69 +2943,113 @@ func file_akidb_admin_v1_admin_proto_rawDescGZIP() []byte {
 	return file_akidb_admin_v1_admin_proto_rawDescData
 }
 
-var file_akidb_admin_v1_admin_proto_msgTypes = make([]protoimpl.MessageInfo, 21)
+var file_akidb_admin_v1_admin_proto_msgTypes = make([]protoimpl.MessageInfo, 42)
 var file_akidb_admin_v1_admin_proto_goTypes = []any{
-	(*StatusRequest)(nil),         // 0: akidb.admin.v1.StatusRequest
-	(*StatusResponse)(nil),        // 1: akidb.admin.v1.StatusResponse
-	(*Listener)(nil),              // 2: akidb.admin.v1.Listener
-	(*Model)(nil),                 // 3: akidb.admin.v1.Model
-	(*Check)(nil),                 // 4: akidb.admin.v1.Check
-	(*ListModelsRequest)(nil),     // 5: akidb.admin.v1.ListModelsRequest
-	(*ListModelsResponse)(nil),    // 6: akidb.admin.v1.ListModelsResponse
-	(*ReloadRequest)(nil),         // 7: akidb.admin.v1.ReloadRequest
-	(*ReloadResponse)(nil),        // 8: akidb.admin.v1.ReloadResponse
-	(*SetLogLevelRequest)(nil),    // 9: akidb.admin.v1.SetLogLevelRequest
-	(*SetLogLevelResponse)(nil),   // 10: akidb.admin.v1.SetLogLevelResponse
-	(*Member)(nil),                // 11: akidb.admin.v1.Member
-	(*ServedModel)(nil),           // 12: akidb.admin.v1.ServedModel
-	(*ListMembersRequest)(nil),    // 13: akidb.admin.v1.ListMembersRequest
-	(*ListMembersResponse)(nil),   // 14: akidb.admin.v1.ListMembersResponse
-	(*ExplainRequest)(nil),        // 15: akidb.admin.v1.ExplainRequest
-	(*ExplainResponse)(nil),       // 16: akidb.admin.v1.ExplainResponse
-	(*Candidate)(nil),             // 17: akidb.admin.v1.Candidate
-	(*SetDrainRequest)(nil),       // 18: akidb.admin.v1.SetDrainRequest
-	(*SetDrainResponse)(nil),      // 19: akidb.admin.v1.SetDrainResponse
-	nil,                           // 20: akidb.admin.v1.Member.LabelsEntry
-	(*timestamppb.Timestamp)(nil), // 21: google.protobuf.Timestamp
-	(*durationpb.Duration)(nil),   // 22: google.protobuf.Duration
+	(*StatusRequest)(nil),           // 0: akidb.admin.v1.StatusRequest
+	(*StatusResponse)(nil),          // 1: akidb.admin.v1.StatusResponse
+	(*Listener)(nil),                // 2: akidb.admin.v1.Listener
+	(*Model)(nil),                   // 3: akidb.admin.v1.Model
+	(*Check)(nil),                   // 4: akidb.admin.v1.Check
+	(*ListModelsRequest)(nil),       // 5: akidb.admin.v1.ListModelsRequest
+	(*ListModelsResponse)(nil),      // 6: akidb.admin.v1.ListModelsResponse
+	(*ReloadRequest)(nil),           // 7: akidb.admin.v1.ReloadRequest
+	(*ReloadResponse)(nil),          // 8: akidb.admin.v1.ReloadResponse
+	(*SetLogLevelRequest)(nil),      // 9: akidb.admin.v1.SetLogLevelRequest
+	(*SetLogLevelResponse)(nil),     // 10: akidb.admin.v1.SetLogLevelResponse
+	(*Member)(nil),                  // 11: akidb.admin.v1.Member
+	(*ServedModel)(nil),             // 12: akidb.admin.v1.ServedModel
+	(*ListMembersRequest)(nil),      // 13: akidb.admin.v1.ListMembersRequest
+	(*ListMembersResponse)(nil),     // 14: akidb.admin.v1.ListMembersResponse
+	(*ExplainRequest)(nil),          // 15: akidb.admin.v1.ExplainRequest
+	(*ExplainResponse)(nil),         // 16: akidb.admin.v1.ExplainResponse
+	(*Candidate)(nil),               // 17: akidb.admin.v1.Candidate
+	(*SetDrainRequest)(nil),         // 18: akidb.admin.v1.SetDrainRequest
+	(*SetDrainResponse)(nil),        // 19: akidb.admin.v1.SetDrainResponse
+	(*SyncStatusRequest)(nil),       // 20: akidb.admin.v1.SyncStatusRequest
+	(*SyncStatusResponse)(nil),      // 21: akidb.admin.v1.SyncStatusResponse
+	(*SyncedModel)(nil),             // 22: akidb.admin.v1.SyncedModel
+	(*VersionTrouble)(nil),          // 23: akidb.admin.v1.VersionTrouble
+	(*Bucket)(nil),                  // 24: akidb.admin.v1.Bucket
+	(*RefusedManifest)(nil),         // 25: akidb.admin.v1.RefusedManifest
+	(*SyncNowRequest)(nil),          // 26: akidb.admin.v1.SyncNowRequest
+	(*SyncNowResponse)(nil),         // 27: akidb.admin.v1.SyncNowResponse
+	(*ListVersionsRequest)(nil),     // 28: akidb.admin.v1.ListVersionsRequest
+	(*ListVersionsResponse)(nil),    // 29: akidb.admin.v1.ListVersionsResponse
+	(*ModelVersion)(nil),            // 30: akidb.admin.v1.ModelVersion
+	(*PublishManifestRequest)(nil),  // 31: akidb.admin.v1.PublishManifestRequest
+	(*PublishManifestResponse)(nil), // 32: akidb.admin.v1.PublishManifestResponse
+	(*ImportModelRequest)(nil),      // 33: akidb.admin.v1.ImportModelRequest
+	(*ImportModelResponse)(nil),     // 34: akidb.admin.v1.ImportModelResponse
+	(*ModelFile)(nil),               // 35: akidb.admin.v1.ModelFile
+	(*PinModelRequest)(nil),         // 36: akidb.admin.v1.PinModelRequest
+	(*PinModelResponse)(nil),        // 37: akidb.admin.v1.PinModelResponse
+	(*VerifyModelsRequest)(nil),     // 38: akidb.admin.v1.VerifyModelsRequest
+	(*VerifyModelsResponse)(nil),    // 39: akidb.admin.v1.VerifyModelsResponse
+	(*VerifiedModel)(nil),           // 40: akidb.admin.v1.VerifiedModel
+	nil,                             // 41: akidb.admin.v1.Member.LabelsEntry
+	(*timestamppb.Timestamp)(nil),   // 42: google.protobuf.Timestamp
+	(*durationpb.Duration)(nil),     // 43: google.protobuf.Duration
 }
 var file_akidb_admin_v1_admin_proto_depIdxs = []int32{
-	21, // 0: akidb.admin.v1.StatusResponse.started:type_name -> google.protobuf.Timestamp
-	22, // 1: akidb.admin.v1.StatusResponse.uptime:type_name -> google.protobuf.Duration
+	42, // 0: akidb.admin.v1.StatusResponse.started:type_name -> google.protobuf.Timestamp
+	43, // 1: akidb.admin.v1.StatusResponse.uptime:type_name -> google.protobuf.Duration
 	2,  // 2: akidb.admin.v1.StatusResponse.listeners:type_name -> akidb.admin.v1.Listener
 	3,  // 3: akidb.admin.v1.StatusResponse.models:type_name -> akidb.admin.v1.Model
 	4,  // 4: akidb.admin.v1.StatusResponse.checks:type_name -> akidb.admin.v1.Check
 	11, // 5: akidb.admin.v1.StatusResponse.members:type_name -> akidb.admin.v1.Member
-	21, // 6: akidb.admin.v1.Model.loaded:type_name -> google.protobuf.Timestamp
-	22, // 7: akidb.admin.v1.Model.queue_delay:type_name -> google.protobuf.Duration
+	42, // 6: akidb.admin.v1.Model.loaded:type_name -> google.protobuf.Timestamp
+	43, // 7: akidb.admin.v1.Model.queue_delay:type_name -> google.protobuf.Duration
 	3,  // 8: akidb.admin.v1.ListModelsResponse.models:type_name -> akidb.admin.v1.Model
-	20, // 9: akidb.admin.v1.Member.labels:type_name -> akidb.admin.v1.Member.LabelsEntry
-	22, // 10: akidb.admin.v1.Member.queue_delay:type_name -> google.protobuf.Duration
+	41, // 9: akidb.admin.v1.Member.labels:type_name -> akidb.admin.v1.Member.LabelsEntry
+	43, // 10: akidb.admin.v1.Member.queue_delay:type_name -> google.protobuf.Duration
 	12, // 11: akidb.admin.v1.Member.models:type_name -> akidb.admin.v1.ServedModel
-	22, // 12: akidb.admin.v1.Member.rtt:type_name -> google.protobuf.Duration
+	43, // 12: akidb.admin.v1.Member.rtt:type_name -> google.protobuf.Duration
 	11, // 13: akidb.admin.v1.ListMembersResponse.members:type_name -> akidb.admin.v1.Member
 	17, // 14: akidb.admin.v1.ExplainResponse.candidates:type_name -> akidb.admin.v1.Candidate
 	17, // 15: akidb.admin.v1.ExplainResponse.excluded:type_name -> akidb.admin.v1.Candidate
-	22, // 16: akidb.admin.v1.Candidate.latency:type_name -> google.protobuf.Duration
-	0,  // 17: akidb.admin.v1.AdminService.Status:input_type -> akidb.admin.v1.StatusRequest
-	5,  // 18: akidb.admin.v1.AdminService.ListModels:input_type -> akidb.admin.v1.ListModelsRequest
-	7,  // 19: akidb.admin.v1.AdminService.Reload:input_type -> akidb.admin.v1.ReloadRequest
-	9,  // 20: akidb.admin.v1.AdminService.SetLogLevel:input_type -> akidb.admin.v1.SetLogLevelRequest
-	13, // 21: akidb.admin.v1.AdminService.ListMembers:input_type -> akidb.admin.v1.ListMembersRequest
-	15, // 22: akidb.admin.v1.AdminService.Explain:input_type -> akidb.admin.v1.ExplainRequest
-	18, // 23: akidb.admin.v1.AdminService.SetDrain:input_type -> akidb.admin.v1.SetDrainRequest
-	1,  // 24: akidb.admin.v1.AdminService.Status:output_type -> akidb.admin.v1.StatusResponse
-	6,  // 25: akidb.admin.v1.AdminService.ListModels:output_type -> akidb.admin.v1.ListModelsResponse
-	8,  // 26: akidb.admin.v1.AdminService.Reload:output_type -> akidb.admin.v1.ReloadResponse
-	10, // 27: akidb.admin.v1.AdminService.SetLogLevel:output_type -> akidb.admin.v1.SetLogLevelResponse
-	14, // 28: akidb.admin.v1.AdminService.ListMembers:output_type -> akidb.admin.v1.ListMembersResponse
-	16, // 29: akidb.admin.v1.AdminService.Explain:output_type -> akidb.admin.v1.ExplainResponse
-	19, // 30: akidb.admin.v1.AdminService.SetDrain:output_type -> akidb.admin.v1.SetDrainResponse
-	24, // [24:31] is the sub-list for method output_type
-	17, // [17:24] is the sub-list for method input_type
-	17, // [17:17] is the sub-list for extension type_name
-	17, // [17:17] is the sub-list for extension extendee
-	0,  // [0:17] is the sub-list for field type_name
+	43, // 16: akidb.admin.v1.Candidate.latency:type_name -> google.protobuf.Duration
+	22, // 17: akidb.admin.v1.SyncStatusResponse.models:type_name -> akidb.admin.v1.SyncedModel
+	24, // 18: akidb.admin.v1.SyncStatusResponse.buckets:type_name -> akidb.admin.v1.Bucket
+	25, // 19: akidb.admin.v1.SyncStatusResponse.refused:type_name -> akidb.admin.v1.RefusedManifest
+	23, // 20: akidb.admin.v1.SyncedModel.trouble:type_name -> akidb.admin.v1.VersionTrouble
+	42, // 21: akidb.admin.v1.VersionTrouble.since:type_name -> google.protobuf.Timestamp
+	42, // 22: akidb.admin.v1.VersionTrouble.next:type_name -> google.protobuf.Timestamp
+	30, // 23: akidb.admin.v1.ListVersionsResponse.versions:type_name -> akidb.admin.v1.ModelVersion
+	35, // 24: akidb.admin.v1.ImportModelResponse.files:type_name -> akidb.admin.v1.ModelFile
+	40, // 25: akidb.admin.v1.VerifyModelsResponse.models:type_name -> akidb.admin.v1.VerifiedModel
+	0,  // 26: akidb.admin.v1.AdminService.Status:input_type -> akidb.admin.v1.StatusRequest
+	5,  // 27: akidb.admin.v1.AdminService.ListModels:input_type -> akidb.admin.v1.ListModelsRequest
+	7,  // 28: akidb.admin.v1.AdminService.Reload:input_type -> akidb.admin.v1.ReloadRequest
+	9,  // 29: akidb.admin.v1.AdminService.SetLogLevel:input_type -> akidb.admin.v1.SetLogLevelRequest
+	13, // 30: akidb.admin.v1.AdminService.ListMembers:input_type -> akidb.admin.v1.ListMembersRequest
+	15, // 31: akidb.admin.v1.AdminService.Explain:input_type -> akidb.admin.v1.ExplainRequest
+	18, // 32: akidb.admin.v1.AdminService.SetDrain:input_type -> akidb.admin.v1.SetDrainRequest
+	20, // 33: akidb.admin.v1.AdminService.SyncStatus:input_type -> akidb.admin.v1.SyncStatusRequest
+	26, // 34: akidb.admin.v1.AdminService.SyncNow:input_type -> akidb.admin.v1.SyncNowRequest
+	28, // 35: akidb.admin.v1.AdminService.ListVersions:input_type -> akidb.admin.v1.ListVersionsRequest
+	31, // 36: akidb.admin.v1.AdminService.PublishManifest:input_type -> akidb.admin.v1.PublishManifestRequest
+	33, // 37: akidb.admin.v1.AdminService.ImportModel:input_type -> akidb.admin.v1.ImportModelRequest
+	36, // 38: akidb.admin.v1.AdminService.PinModel:input_type -> akidb.admin.v1.PinModelRequest
+	38, // 39: akidb.admin.v1.AdminService.VerifyModels:input_type -> akidb.admin.v1.VerifyModelsRequest
+	1,  // 40: akidb.admin.v1.AdminService.Status:output_type -> akidb.admin.v1.StatusResponse
+	6,  // 41: akidb.admin.v1.AdminService.ListModels:output_type -> akidb.admin.v1.ListModelsResponse
+	8,  // 42: akidb.admin.v1.AdminService.Reload:output_type -> akidb.admin.v1.ReloadResponse
+	10, // 43: akidb.admin.v1.AdminService.SetLogLevel:output_type -> akidb.admin.v1.SetLogLevelResponse
+	14, // 44: akidb.admin.v1.AdminService.ListMembers:output_type -> akidb.admin.v1.ListMembersResponse
+	16, // 45: akidb.admin.v1.AdminService.Explain:output_type -> akidb.admin.v1.ExplainResponse
+	19, // 46: akidb.admin.v1.AdminService.SetDrain:output_type -> akidb.admin.v1.SetDrainResponse
+	21, // 47: akidb.admin.v1.AdminService.SyncStatus:output_type -> akidb.admin.v1.SyncStatusResponse
+	27, // 48: akidb.admin.v1.AdminService.SyncNow:output_type -> akidb.admin.v1.SyncNowResponse
+	29, // 49: akidb.admin.v1.AdminService.ListVersions:output_type -> akidb.admin.v1.ListVersionsResponse
+	32, // 50: akidb.admin.v1.AdminService.PublishManifest:output_type -> akidb.admin.v1.PublishManifestResponse
+	34, // 51: akidb.admin.v1.AdminService.ImportModel:output_type -> akidb.admin.v1.ImportModelResponse
+	37, // 52: akidb.admin.v1.AdminService.PinModel:output_type -> akidb.admin.v1.PinModelResponse
+	39, // 53: akidb.admin.v1.AdminService.VerifyModels:output_type -> akidb.admin.v1.VerifyModelsResponse
+	40, // [40:54] is the sub-list for method output_type
+	26, // [26:40] is the sub-list for method input_type
+	26, // [26:26] is the sub-list for extension type_name
+	26, // [26:26] is the sub-list for extension extendee
+	0,  // [0:26] is the sub-list for field type_name
 }
 
 func init() { file_akidb_admin_v1_admin_proto_init() }
@@ -1657,7 +3063,7 @@ func file_akidb_admin_v1_admin_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_akidb_admin_v1_admin_proto_rawDesc), len(file_akidb_admin_v1_admin_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   21,
+			NumMessages:   42,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

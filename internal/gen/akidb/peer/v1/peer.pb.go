@@ -258,7 +258,9 @@ type Word struct {
 	// Grows with each start of the node.
 	Epoch uint64 `protobuf:"varint,5,opt,name=epoch,proto3" json:"epoch,omitempty"`
 	// Grows with each word of an epoch.
-	Seq           uint64 `protobuf:"varint,6,opt,name=seq,proto3" json:"seq,omitempty"`
+	Seq uint64 `protobuf:"varint,6,opt,name=seq,proto3" json:"seq,omitempty"`
+	// SHA-256 of what it knows of models, a document that it gives out as a blob; empty when it tells nothing.
+	Catalog       []byte `protobuf:"bytes,7,opt,name=catalog,proto3" json:"catalog,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -333,6 +335,13 @@ func (x *Word) GetSeq() uint64 {
 		return x.Seq
 	}
 	return 0
+}
+
+func (x *Word) GetCatalog() []byte {
+	if x != nil {
+		return x.Catalog
+	}
+	return nil
 }
 
 // Served is a model that a node answers for.
@@ -885,14 +894,15 @@ const file_akidb_peer_v1_peer_proto_rawDesc = "" +
 	"\x04word\x18\a \x01(\v2\x13.akidb.peer.v1.WordR\x04word\x1a9\n" +
 	"\vLabelsEntry\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
-	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\"\xc3\x01\n" +
+	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\"\xdd\x01\n" +
 	"\x04Word\x12*\n" +
 	"\x05state\x18\x01 \x01(\x0e2\x14.akidb.peer.v1.StateR\x05state\x12-\n" +
 	"\x06models\x18\x02 \x03(\v2\x15.akidb.peer.v1.ServedR\x06models\x12\x12\n" +
 	"\x04load\x18\x03 \x01(\x01R\x04load\x12$\n" +
 	"\x0equeue_delay_ns\x18\x04 \x01(\x03R\fqueueDelayNs\x12\x14\n" +
 	"\x05epoch\x18\x05 \x01(\x04R\x05epoch\x12\x10\n" +
-	"\x03seq\x18\x06 \x01(\x04R\x03seq\"\x9a\x01\n" +
+	"\x03seq\x18\x06 \x01(\x04R\x03seq\x12\x18\n" +
+	"\acatalog\x18\a \x01(\fR\acatalog\"\x9a\x01\n" +
 	"\x06Served\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x12\x16\n" +
 	"\x06digest\x18\x02 \x01(\tR\x06digest\x12\x1c\n" +

@@ -57,6 +57,24 @@ const (
 	AdminServiceExplainProcedure = "/akidb.admin.v1.AdminService/Explain"
 	// AdminServiceSetDrainProcedure is the fully-qualified name of the AdminService's SetDrain RPC.
 	AdminServiceSetDrainProcedure = "/akidb.admin.v1.AdminService/SetDrain"
+	// AdminServiceSyncStatusProcedure is the fully-qualified name of the AdminService's SyncStatus RPC.
+	AdminServiceSyncStatusProcedure = "/akidb.admin.v1.AdminService/SyncStatus"
+	// AdminServiceSyncNowProcedure is the fully-qualified name of the AdminService's SyncNow RPC.
+	AdminServiceSyncNowProcedure = "/akidb.admin.v1.AdminService/SyncNow"
+	// AdminServiceListVersionsProcedure is the fully-qualified name of the AdminService's ListVersions
+	// RPC.
+	AdminServiceListVersionsProcedure = "/akidb.admin.v1.AdminService/ListVersions"
+	// AdminServicePublishManifestProcedure is the fully-qualified name of the AdminService's
+	// PublishManifest RPC.
+	AdminServicePublishManifestProcedure = "/akidb.admin.v1.AdminService/PublishManifest"
+	// AdminServiceImportModelProcedure is the fully-qualified name of the AdminService's ImportModel
+	// RPC.
+	AdminServiceImportModelProcedure = "/akidb.admin.v1.AdminService/ImportModel"
+	// AdminServicePinModelProcedure is the fully-qualified name of the AdminService's PinModel RPC.
+	AdminServicePinModelProcedure = "/akidb.admin.v1.AdminService/PinModel"
+	// AdminServiceVerifyModelsProcedure is the fully-qualified name of the AdminService's VerifyModels
+	// RPC.
+	AdminServiceVerifyModelsProcedure = "/akidb.admin.v1.AdminService/VerifyModels"
 )
 
 // AdminServiceClient is a client for the akidb.admin.v1.AdminService service.
@@ -77,6 +95,20 @@ type AdminServiceClient interface {
 	// SetDrain takes the node out of service, or back in, while it goes on running: readiness turns to 503, peers
 	// send nothing new, and what still arrives is answered, by peers first.
 	SetDrain(context.Context, *connect.Request[v1.SetDrainRequest]) (*connect.Response[v1.SetDrainResponse], error)
+	// SyncStatus says how models arrive: what is served, what is on its way, what went wrong.
+	SyncStatus(context.Context, *connect.Request[v1.SyncStatusRequest]) (*connect.Response[v1.SyncStatusResponse], error)
+	// SyncNow looks for new versions everywhere, ends the pauses after failures, and returns when it has looked.
+	SyncNow(context.Context, *connect.Request[v1.SyncNowRequest]) (*connect.Response[v1.SyncNowResponse], error)
+	// ListVersions lists what was published of a model, the last first.
+	ListVersions(context.Context, *connect.Request[v1.ListVersionsRequest]) (*connect.Response[v1.ListVersionsResponse], error)
+	// PublishManifest takes a manifest and tells the fleet. Without a bucket, the node must have the files.
+	PublishManifest(context.Context, *connect.Request[v1.PublishManifestRequest]) (*connect.Response[v1.PublishManifestResponse], error)
+	// ImportModel copies a directory of this machine into the node's store, so that it can be published from there.
+	ImportModel(context.Context, *connect.Request[v1.ImportModelRequest]) (*connect.Response[v1.ImportModelResponse], error)
+	// PinModel keeps a version in the store of this node, or lets it go again.
+	PinModel(context.Context, *connect.Request[v1.PinModelRequest]) (*connect.Response[v1.PinModelResponse], error)
+	// VerifyModels reads the copies of this node again and compares them with their hashes.
+	VerifyModels(context.Context, *connect.Request[v1.VerifyModelsRequest]) (*connect.Response[v1.VerifyModelsResponse], error)
 }
 
 // NewAdminServiceClient constructs a client for the akidb.admin.v1.AdminService service. By
@@ -132,18 +164,67 @@ func NewAdminServiceClient(httpClient connect.HTTPClient, baseURL string, opts .
 			connect.WithSchema(adminServiceMethods.ByName("SetDrain")),
 			connect.WithClientOptions(opts...),
 		),
+		syncStatus: connect.NewClient[v1.SyncStatusRequest, v1.SyncStatusResponse](
+			httpClient,
+			baseURL+AdminServiceSyncStatusProcedure,
+			connect.WithSchema(adminServiceMethods.ByName("SyncStatus")),
+			connect.WithClientOptions(opts...),
+		),
+		syncNow: connect.NewClient[v1.SyncNowRequest, v1.SyncNowResponse](
+			httpClient,
+			baseURL+AdminServiceSyncNowProcedure,
+			connect.WithSchema(adminServiceMethods.ByName("SyncNow")),
+			connect.WithClientOptions(opts...),
+		),
+		listVersions: connect.NewClient[v1.ListVersionsRequest, v1.ListVersionsResponse](
+			httpClient,
+			baseURL+AdminServiceListVersionsProcedure,
+			connect.WithSchema(adminServiceMethods.ByName("ListVersions")),
+			connect.WithClientOptions(opts...),
+		),
+		publishManifest: connect.NewClient[v1.PublishManifestRequest, v1.PublishManifestResponse](
+			httpClient,
+			baseURL+AdminServicePublishManifestProcedure,
+			connect.WithSchema(adminServiceMethods.ByName("PublishManifest")),
+			connect.WithClientOptions(opts...),
+		),
+		importModel: connect.NewClient[v1.ImportModelRequest, v1.ImportModelResponse](
+			httpClient,
+			baseURL+AdminServiceImportModelProcedure,
+			connect.WithSchema(adminServiceMethods.ByName("ImportModel")),
+			connect.WithClientOptions(opts...),
+		),
+		pinModel: connect.NewClient[v1.PinModelRequest, v1.PinModelResponse](
+			httpClient,
+			baseURL+AdminServicePinModelProcedure,
+			connect.WithSchema(adminServiceMethods.ByName("PinModel")),
+			connect.WithClientOptions(opts...),
+		),
+		verifyModels: connect.NewClient[v1.VerifyModelsRequest, v1.VerifyModelsResponse](
+			httpClient,
+			baseURL+AdminServiceVerifyModelsProcedure,
+			connect.WithSchema(adminServiceMethods.ByName("VerifyModels")),
+			connect.WithClientOptions(opts...),
+		),
 	}
 }
 
 // adminServiceClient implements AdminServiceClient.
 type adminServiceClient struct {
-	status      *connect.Client[v1.StatusRequest, v1.StatusResponse]
-	listModels  *connect.Client[v1.ListModelsRequest, v1.ListModelsResponse]
-	reload      *connect.Client[v1.ReloadRequest, v1.ReloadResponse]
-	setLogLevel *connect.Client[v1.SetLogLevelRequest, v1.SetLogLevelResponse]
-	listMembers *connect.Client[v1.ListMembersRequest, v1.ListMembersResponse]
-	explain     *connect.Client[v1.ExplainRequest, v1.ExplainResponse]
-	setDrain    *connect.Client[v1.SetDrainRequest, v1.SetDrainResponse]
+	status          *connect.Client[v1.StatusRequest, v1.StatusResponse]
+	listModels      *connect.Client[v1.ListModelsRequest, v1.ListModelsResponse]
+	reload          *connect.Client[v1.ReloadRequest, v1.ReloadResponse]
+	setLogLevel     *connect.Client[v1.SetLogLevelRequest, v1.SetLogLevelResponse]
+	listMembers     *connect.Client[v1.ListMembersRequest, v1.ListMembersResponse]
+	explain         *connect.Client[v1.ExplainRequest, v1.ExplainResponse]
+	setDrain        *connect.Client[v1.SetDrainRequest, v1.SetDrainResponse]
+	syncStatus      *connect.Client[v1.SyncStatusRequest, v1.SyncStatusResponse]
+	syncNow         *connect.Client[v1.SyncNowRequest, v1.SyncNowResponse]
+	listVersions    *connect.Client[v1.ListVersionsRequest, v1.ListVersionsResponse]
+	publishManifest *connect.Client[v1.PublishManifestRequest, v1.PublishManifestResponse]
+	importModel     *connect.Client[v1.ImportModelRequest, v1.ImportModelResponse]
+	pinModel        *connect.Client[v1.PinModelRequest, v1.PinModelResponse]
+	verifyModels    *connect.Client[v1.VerifyModelsRequest, v1.VerifyModelsResponse]
 }
 
 // Status calls akidb.admin.v1.AdminService.Status.
@@ -181,6 +262,41 @@ func (c *adminServiceClient) SetDrain(ctx context.Context, req *connect.Request[
 	return c.setDrain.CallUnary(ctx, req)
 }
 
+// SyncStatus calls akidb.admin.v1.AdminService.SyncStatus.
+func (c *adminServiceClient) SyncStatus(ctx context.Context, req *connect.Request[v1.SyncStatusRequest]) (*connect.Response[v1.SyncStatusResponse], error) {
+	return c.syncStatus.CallUnary(ctx, req)
+}
+
+// SyncNow calls akidb.admin.v1.AdminService.SyncNow.
+func (c *adminServiceClient) SyncNow(ctx context.Context, req *connect.Request[v1.SyncNowRequest]) (*connect.Response[v1.SyncNowResponse], error) {
+	return c.syncNow.CallUnary(ctx, req)
+}
+
+// ListVersions calls akidb.admin.v1.AdminService.ListVersions.
+func (c *adminServiceClient) ListVersions(ctx context.Context, req *connect.Request[v1.ListVersionsRequest]) (*connect.Response[v1.ListVersionsResponse], error) {
+	return c.listVersions.CallUnary(ctx, req)
+}
+
+// PublishManifest calls akidb.admin.v1.AdminService.PublishManifest.
+func (c *adminServiceClient) PublishManifest(ctx context.Context, req *connect.Request[v1.PublishManifestRequest]) (*connect.Response[v1.PublishManifestResponse], error) {
+	return c.publishManifest.CallUnary(ctx, req)
+}
+
+// ImportModel calls akidb.admin.v1.AdminService.ImportModel.
+func (c *adminServiceClient) ImportModel(ctx context.Context, req *connect.Request[v1.ImportModelRequest]) (*connect.Response[v1.ImportModelResponse], error) {
+	return c.importModel.CallUnary(ctx, req)
+}
+
+// PinModel calls akidb.admin.v1.AdminService.PinModel.
+func (c *adminServiceClient) PinModel(ctx context.Context, req *connect.Request[v1.PinModelRequest]) (*connect.Response[v1.PinModelResponse], error) {
+	return c.pinModel.CallUnary(ctx, req)
+}
+
+// VerifyModels calls akidb.admin.v1.AdminService.VerifyModels.
+func (c *adminServiceClient) VerifyModels(ctx context.Context, req *connect.Request[v1.VerifyModelsRequest]) (*connect.Response[v1.VerifyModelsResponse], error) {
+	return c.verifyModels.CallUnary(ctx, req)
+}
+
 // AdminServiceHandler is an implementation of the akidb.admin.v1.AdminService service.
 type AdminServiceHandler interface {
 	// Status is all that the node knows about itself.
@@ -199,6 +315,20 @@ type AdminServiceHandler interface {
 	// SetDrain takes the node out of service, or back in, while it goes on running: readiness turns to 503, peers
 	// send nothing new, and what still arrives is answered, by peers first.
 	SetDrain(context.Context, *connect.Request[v1.SetDrainRequest]) (*connect.Response[v1.SetDrainResponse], error)
+	// SyncStatus says how models arrive: what is served, what is on its way, what went wrong.
+	SyncStatus(context.Context, *connect.Request[v1.SyncStatusRequest]) (*connect.Response[v1.SyncStatusResponse], error)
+	// SyncNow looks for new versions everywhere, ends the pauses after failures, and returns when it has looked.
+	SyncNow(context.Context, *connect.Request[v1.SyncNowRequest]) (*connect.Response[v1.SyncNowResponse], error)
+	// ListVersions lists what was published of a model, the last first.
+	ListVersions(context.Context, *connect.Request[v1.ListVersionsRequest]) (*connect.Response[v1.ListVersionsResponse], error)
+	// PublishManifest takes a manifest and tells the fleet. Without a bucket, the node must have the files.
+	PublishManifest(context.Context, *connect.Request[v1.PublishManifestRequest]) (*connect.Response[v1.PublishManifestResponse], error)
+	// ImportModel copies a directory of this machine into the node's store, so that it can be published from there.
+	ImportModel(context.Context, *connect.Request[v1.ImportModelRequest]) (*connect.Response[v1.ImportModelResponse], error)
+	// PinModel keeps a version in the store of this node, or lets it go again.
+	PinModel(context.Context, *connect.Request[v1.PinModelRequest]) (*connect.Response[v1.PinModelResponse], error)
+	// VerifyModels reads the copies of this node again and compares them with their hashes.
+	VerifyModels(context.Context, *connect.Request[v1.VerifyModelsRequest]) (*connect.Response[v1.VerifyModelsResponse], error)
 }
 
 // NewAdminServiceHandler builds an HTTP handler from the service implementation. It returns the
@@ -250,6 +380,48 @@ func NewAdminServiceHandler(svc AdminServiceHandler, opts ...connect.HandlerOpti
 		connect.WithSchema(adminServiceMethods.ByName("SetDrain")),
 		connect.WithHandlerOptions(opts...),
 	)
+	adminServiceSyncStatusHandler := connect.NewUnaryHandler(
+		AdminServiceSyncStatusProcedure,
+		svc.SyncStatus,
+		connect.WithSchema(adminServiceMethods.ByName("SyncStatus")),
+		connect.WithHandlerOptions(opts...),
+	)
+	adminServiceSyncNowHandler := connect.NewUnaryHandler(
+		AdminServiceSyncNowProcedure,
+		svc.SyncNow,
+		connect.WithSchema(adminServiceMethods.ByName("SyncNow")),
+		connect.WithHandlerOptions(opts...),
+	)
+	adminServiceListVersionsHandler := connect.NewUnaryHandler(
+		AdminServiceListVersionsProcedure,
+		svc.ListVersions,
+		connect.WithSchema(adminServiceMethods.ByName("ListVersions")),
+		connect.WithHandlerOptions(opts...),
+	)
+	adminServicePublishManifestHandler := connect.NewUnaryHandler(
+		AdminServicePublishManifestProcedure,
+		svc.PublishManifest,
+		connect.WithSchema(adminServiceMethods.ByName("PublishManifest")),
+		connect.WithHandlerOptions(opts...),
+	)
+	adminServiceImportModelHandler := connect.NewUnaryHandler(
+		AdminServiceImportModelProcedure,
+		svc.ImportModel,
+		connect.WithSchema(adminServiceMethods.ByName("ImportModel")),
+		connect.WithHandlerOptions(opts...),
+	)
+	adminServicePinModelHandler := connect.NewUnaryHandler(
+		AdminServicePinModelProcedure,
+		svc.PinModel,
+		connect.WithSchema(adminServiceMethods.ByName("PinModel")),
+		connect.WithHandlerOptions(opts...),
+	)
+	adminServiceVerifyModelsHandler := connect.NewUnaryHandler(
+		AdminServiceVerifyModelsProcedure,
+		svc.VerifyModels,
+		connect.WithSchema(adminServiceMethods.ByName("VerifyModels")),
+		connect.WithHandlerOptions(opts...),
+	)
 	return "/akidb.admin.v1.AdminService/", http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		switch r.URL.Path {
 		case AdminServiceStatusProcedure:
@@ -266,6 +438,20 @@ func NewAdminServiceHandler(svc AdminServiceHandler, opts ...connect.HandlerOpti
 			adminServiceExplainHandler.ServeHTTP(w, r)
 		case AdminServiceSetDrainProcedure:
 			adminServiceSetDrainHandler.ServeHTTP(w, r)
+		case AdminServiceSyncStatusProcedure:
+			adminServiceSyncStatusHandler.ServeHTTP(w, r)
+		case AdminServiceSyncNowProcedure:
+			adminServiceSyncNowHandler.ServeHTTP(w, r)
+		case AdminServiceListVersionsProcedure:
+			adminServiceListVersionsHandler.ServeHTTP(w, r)
+		case AdminServicePublishManifestProcedure:
+			adminServicePublishManifestHandler.ServeHTTP(w, r)
+		case AdminServiceImportModelProcedure:
+			adminServiceImportModelHandler.ServeHTTP(w, r)
+		case AdminServicePinModelProcedure:
+			adminServicePinModelHandler.ServeHTTP(w, r)
+		case AdminServiceVerifyModelsProcedure:
+			adminServiceVerifyModelsHandler.ServeHTTP(w, r)
 		default:
 			http.NotFound(w, r)
 		}
@@ -301,4 +487,32 @@ func (UnimplementedAdminServiceHandler) Explain(context.Context, *connect.Reques
 
 func (UnimplementedAdminServiceHandler) SetDrain(context.Context, *connect.Request[v1.SetDrainRequest]) (*connect.Response[v1.SetDrainResponse], error) {
 	return nil, connect.NewError(connect.CodeUnimplemented, errors.New("akidb.admin.v1.AdminService.SetDrain is not implemented"))
+}
+
+func (UnimplementedAdminServiceHandler) SyncStatus(context.Context, *connect.Request[v1.SyncStatusRequest]) (*connect.Response[v1.SyncStatusResponse], error) {
+	return nil, connect.NewError(connect.CodeUnimplemented, errors.New("akidb.admin.v1.AdminService.SyncStatus is not implemented"))
+}
+
+func (UnimplementedAdminServiceHandler) SyncNow(context.Context, *connect.Request[v1.SyncNowRequest]) (*connect.Response[v1.SyncNowResponse], error) {
+	return nil, connect.NewError(connect.CodeUnimplemented, errors.New("akidb.admin.v1.AdminService.SyncNow is not implemented"))
+}
+
+func (UnimplementedAdminServiceHandler) ListVersions(context.Context, *connect.Request[v1.ListVersionsRequest]) (*connect.Response[v1.ListVersionsResponse], error) {
+	return nil, connect.NewError(connect.CodeUnimplemented, errors.New("akidb.admin.v1.AdminService.ListVersions is not implemented"))
+}
+
+func (UnimplementedAdminServiceHandler) PublishManifest(context.Context, *connect.Request[v1.PublishManifestRequest]) (*connect.Response[v1.PublishManifestResponse], error) {
+	return nil, connect.NewError(connect.CodeUnimplemented, errors.New("akidb.admin.v1.AdminService.PublishManifest is not implemented"))
+}
+
+func (UnimplementedAdminServiceHandler) ImportModel(context.Context, *connect.Request[v1.ImportModelRequest]) (*connect.Response[v1.ImportModelResponse], error) {
+	return nil, connect.NewError(connect.CodeUnimplemented, errors.New("akidb.admin.v1.AdminService.ImportModel is not implemented"))
+}
+
+func (UnimplementedAdminServiceHandler) PinModel(context.Context, *connect.Request[v1.PinModelRequest]) (*connect.Response[v1.PinModelResponse], error) {
+	return nil, connect.NewError(connect.CodeUnimplemented, errors.New("akidb.admin.v1.AdminService.PinModel is not implemented"))
+}
+
+func (UnimplementedAdminServiceHandler) VerifyModels(context.Context, *connect.Request[v1.VerifyModelsRequest]) (*connect.Response[v1.VerifyModelsResponse], error) {
+	return nil, connect.NewError(connect.CodeUnimplemented, errors.New("akidb.admin.v1.AdminService.VerifyModels is not implemented"))
 }

@@ -1,0 +1,320 @@
+package sync
+
+import (
+	"cmp"
+	"encoding/json"
+	"fmt"
+	"maps"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	gosync "sync"
+	"time"
+
+	"github.com/akidb/akidbd/internal/atomicfile"
+	"github.com/akidb/akidbd/internal/node"
+)
+
+// Limits of the catalog: what is over them is not taken.
+const (
+	maxModels   = 1000
+	maxVersions = 1000 // manifests of one model
+)
+
+// maxAhead is how far ahead of this node's wall clock a manifest may be: one from a node whose clock is wrong must
+// not win over everything for years.
+const maxAhead = 5 * time.Minute
+
+// record is a manifest that was taken.
+type record struct {
+	*Manifest
+	raw []byte
+	sha string // of raw
+}
+
+// catalog is what this node knows of all models. It only grows, and is kept on disk so that a node without a
+// network knows what to serve.
+type catalog struct {
+	dir   string // holds <name>/<id>.json; "" keeps nothing
+	keys  Keys
+	clock *Hybrid
+	now   func() time.Time
+
+	mu     gosync.Mutex
+	models map[string][]*record // sorted, oldest first
+	bySHA  map[string]*record
+	blobs  map[string]int64 // size by SHA-256, of the files of all manifests
+}
+
+func openCatalog(dir string, keys Keys, clock *Hybrid, now func() time.Time) (*catalog, []error) {
+	c := &catalog{dir: dir, keys: keys, clock: clock, now: now, models: map[string][]*record{}, bySHA: map[string]*record{}, blobs: map[string]int64{}}
+	var bad []error
+	paths, err := filepath.Glob(filepath.Join(dir, "*", "*"+jsonSuffix))
+	if err != nil {
+		bad = append(bad, err)
+	}
+	for _, p := range paths {
+		raw, err := readLimited(p, maxManifest)
+		if err == nil {
+			name := filepath.Base(filepath.Dir(p))
+			_, err = c.take(raw, name, strings.TrimSuffix(filepath.Base(p), jsonSuffix))
+		}
+		if err != nil {
+			bad = append(bad, fmt.Errorf("%s: %w", p, err))
+		}
+	}
+	return c, bad
+}
+
+// add takes the manifest that a model and an ID promise, and keeps it. It says whether it is new.
+func (c *catalog) add(raw []byte, name, id string) (*record, bool, error) {
+	r, err := c.take(raw, name, id)
+	if err != nil || r == nil {
+		return nil, false, err
+	}
+	if c.dir == "" {
+		return r, true, nil
+	}
+	dir := filepath.Join(c.dir, r.Name)
+	if err := os.MkdirAll(dir, 0o750); err != nil {
+		return r, true, err
+	}
+	return r, true, atomicfile.Write(filepath.Join(dir, r.ID()+jsonSuffix), raw, 0o640)
+}
+
+// take gives the record of a manifest that is new, nil for one that is known.
+func (c *catalog) take(raw []byte, name, id string) (*record, error) {
+	sha := sum(raw)
+	c.mu.Lock()
+	known := c.bySHA[sha]
+	c.mu.Unlock()
+	if known != nil && known.Name == name && known.ID() == id {
+		return nil, nil
+	}
+	m, err := ParseManifest(raw)
+	if err != nil {
+		return nil, err
+	}
+	if m.Name != name || m.ID() != id {
+		return nil, fmt.Errorf("manifest %s of %s: it says that it is %s of %s", id, name, m.ID(), m.Name)
+	}
+	if err := c.keys.Verify(m); err != nil {
+		return nil, fmt.Errorf("manifest %s of %s: %w", m.ID(), m.Name, err)
+	}
+	if ahead := m.Clock.Time().Sub(c.now()); ahead > maxAhead && wallIsSet(c.now()) {
+		return nil, fmt.Errorf("manifest %s of %s: %w by %v, %v is the limit: is the clock of %s right?",
+			m.ID(), m.Name, errAhead, ahead.Round(time.Second), maxAhead, m.Node)
+	}
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	list := c.models[m.Name]
+	if len(list) == 0 && len(c.models) >= maxModels {
+		return nil, fmt.Errorf("manifest of %s: there are %d models already, the limit", m.Name, maxModels)
+	}
+	if len(list) >= maxVersions {
+		return nil, fmt.Errorf("manifest of %s: there are %d manifests already, the limit: akidbd model gc", m.Name, maxVersions)
+	}
+	r := &record{Manifest: m, raw: raw, sha: sha}
+	i, same := slices.BinarySearchFunc(list, r, func(a, b *record) int {
+		return cmp.Or(cmp.Compare(a.Clock, b.Clock), strings.Compare(string(a.Node), string(b.Node)))
+	})
+	if same {
+		// Two said different things at one moment under one name: all nodes must settle on the same.
+		if list[i].sha >= sha {
+			return nil, nil
+		}
+		delete(c.bySHA, list[i].sha)
+		list[i] = r
+	} else {
+		list = slices.Insert(list, i, r)
+	}
+	c.models[m.Name] = list
+	c.bySHA[sha] = r
+	for _, f := range m.Files {
+		c.blobs[f.SHA256] = f.Size
+	}
+	c.clock.Observe(m.Clock)
+	return r, nil
+}
+
+// has says whether a manifest of that model and ID is known.
+func (c *catalog) has(name, id string) bool {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return slices.ContainsFunc(c.models[name], func(r *record) bool { return r.ID() == id })
+}
+
+func (c *catalog) manifest(sha string) (*record, bool) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	r, ok := c.bySHA[sha]
+	return r, ok
+}
+
+func (c *catalog) blobSize(sha string) (int64, bool) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	n, ok := c.blobs[sha]
+	return n, ok
+}
+
+func (c *catalog) names() []string {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	out := make([]string, 0, len(c.models))
+	for name := range c.models {
+		out = append(out, name)
+	}
+	slices.Sort(out)
+	return out
+}
+
+// records lists all manifests of a model, oldest first.
+func (c *catalog) records(name string) []*record {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return slices.Clone(c.models[name])
+}
+
+// candidates are the versions that a node should serve under name, the first of them now, the others where it cannot:
+// the publishes that cover it and are not void, the last first, each digest once.
+func (c *catalog) candidates(name string, id node.ID, region string) []*record {
+	return candidates(c.records(name), id, region)
+}
+
+func candidates(records []*record, id node.ID, region string) []*record {
+	var out []*record
+	for _, r := range slices.Backward(records) {
+		if r.Kind != KindPublish || !r.Scope.Covers(id, region) || isVoid(records, r.Manifest) ||
+			slices.ContainsFunc(out, func(o *record) bool { return o.Digest == r.Digest }) {
+			continue
+		}
+		out = append(out, r)
+	}
+	return out
+}
+
+// isVoid says whether a later tombstone takes m away.
+func isVoid(records []*record, m *Manifest) bool {
+	return slices.ContainsFunc(records, func(t *record) bool {
+		return t.Kind == KindDelete && (t.Digest == "" || t.Digest == m.Digest) && m.Before(t.Manifest)
+	})
+}
+
+// live lists the digests of a model that some manifest has and no tombstone took, with the last manifest of each.
+func live(records []*record) []*record {
+	var out []*record
+	for _, r := range slices.Backward(records) {
+		if r.Kind == KindDelete || isVoid(records, r.Manifest) ||
+			slices.ContainsFunc(out, func(o *record) bool { return o.Digest == r.Digest }) {
+			continue
+		}
+		out = append(out, r)
+	}
+	return out
+}
+
+// Live lists the manifests of the versions that no tombstone took, of any number of models, the last of each version
+// and the last version first.
+func Live(all []*Manifest) []*Manifest {
+	byName := map[string][]*Manifest{}
+	for _, m := range all {
+		byName[m.Name] = append(byName[m.Name], m)
+	}
+	var out []*Manifest
+	for _, name := range slices.Sorted(maps.Keys(byName)) {
+		for _, r := range live(asRecords(byName[name])) {
+			out = append(out, r.Manifest)
+		}
+	}
+	return out
+}
+
+// Resolve gives the manifest of the version that a node should serve, nil when there is none, out of all manifests
+// of one model.
+func Resolve(all []*Manifest, id node.ID, region string) *Manifest {
+	if c := candidates(asRecords(all), id, region); len(c) > 0 {
+		return c[0].Manifest
+	}
+	return nil
+}
+
+// Previous gives the manifest that a rollback goes back to: of the version before the one that is served everywhere.
+func Previous(all []*Manifest) *Manifest {
+	if c := candidates(asRecords(all), "", ""); len(c) > 1 {
+		return c[1].Manifest
+	}
+	return nil
+}
+
+func asRecords(all []*Manifest) []*record {
+	out := make([]*record, len(all))
+	for i, m := range all {
+		out[i] = &record{Manifest: m}
+	}
+	slices.SortFunc(out, func(a, b *record) int {
+		return cmp.Or(cmp.Compare(a.Clock, b.Clock), strings.Compare(string(a.Node), string(b.Node)))
+	})
+	return out
+}
+
+// digestDoc is what a node says of its catalog to the others. They learn its SHA-256 by gossip and fetch it as a
+// blob when they have not seen one like it: nodes that know and want the same say the same.
+type digestDoc struct {
+	Wants     []string      `json:"wants"` // names that it serves or would, sorted
+	Manifests []manifestRef `json:"manifests"`
+}
+
+type manifestRef struct {
+	Name   string `json:"name"`
+	ID     string `json:"id"`
+	SHA256 string `json:"sha256"`
+}
+
+// maxDoc bounds a digestDoc: about ten thousand manifests.
+const maxDoc = 2 << 20
+
+// document is the digestDoc of now. Old manifests are left out when there are too many for it.
+func (c *catalog) document(wants []string) []byte {
+	doc := digestDoc{Wants: wants, Manifests: []manifestRef{}}
+	each := 200
+	for {
+		doc.Manifests = doc.Manifests[:0]
+		for _, name := range c.names() {
+			records := c.records(name)
+			for _, r := range records[max(0, len(records)-each):] {
+				doc.Manifests = append(doc.Manifests, manifestRef{Name: r.Name, ID: r.ID(), SHA256: r.sha})
+			}
+		}
+		data, err := json.Marshal(doc)
+		if err == nil && len(data) <= maxDoc || each <= 1 {
+			return data
+		}
+		each /= 2
+	}
+}
+
+func parseDocument(data []byte) (digestDoc, error) {
+	var doc digestDoc
+	if len(data) > maxDoc {
+		return doc, fmt.Errorf("catalog of %d bytes, the limit is %d", len(data), maxDoc)
+	}
+	if err := json.Unmarshal(data, &doc); err != nil {
+		return doc, fmt.Errorf("catalog: %w", err)
+	}
+	if len(doc.Wants) > maxModels {
+		return doc, fmt.Errorf("catalog: %d names are wanted, the limit is %d", len(doc.Wants), maxModels)
+	}
+	for _, name := range doc.Wants {
+		if !nameForm.MatchString(name) {
+			return doc, fmt.Errorf("catalog: %.80q is no name of a model", name)
+		}
+	}
+	for _, r := range doc.Manifests {
+		if !nameForm.MatchString(r.Name) || !digestForm.MatchString(blobPrefix+r.SHA256) || len(r.ID) > clockDigits+65 {
+			return doc, fmt.Errorf("catalog: %.80q, %.80q, %.80q is no manifest", r.Name, r.ID, r.SHA256)
+		}
+	}
+	return doc, nil
+}

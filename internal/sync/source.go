@@ -1,0 +1,241 @@
+package sync
+
+import (
+	"cmp"
+	"context"
+	"errors"
+	"fmt"
+	"hash/fnv"
+	"io"
+	"io/fs"
+	"slices"
+	"strings"
+	gosync "sync"
+	"time"
+
+	"github.com/akidb/akidbd/internal/node"
+)
+
+// Peers are the other nodes of the fleet.
+type Peers interface {
+	// Nodes are the others as this node knows them. The slice is immutable.
+	Nodes() []node.Info
+	// Blob opens length bytes of a blob of a node from offset on, to its end when length is negative. It never dials.
+	// ErrNoBlob, ErrComing and ErrBusy say why that node does not give it.
+	Blob(ctx context.Context, from node.ID, sha string, offset, length int64) (io.ReadCloser, error)
+}
+
+// Source is where bytes come from, for metrics.
+type Source string
+
+// The closed set of sources.
+const (
+	SourceS3         Source = "s3"          // the bucket of this region
+	SourceS3Remote   Source = "s3_remote"   // the bucket of another region
+	SourcePeer       Source = "peer"        // a node of this region
+	SourcePeerRemote Source = "peer_remote" // a node of another region
+)
+
+// Sources lists them all, for pre-created labels.
+func Sources() []Source { return []Source{SourceS3, SourceS3Remote, SourcePeer, SourcePeerRemote} }
+
+// source is one place that may have a blob.
+type source struct {
+	name string // for people, and unique
+	kind Source
+	open func(ctx context.Context, offset, length int64) (io.ReadCloser, error)
+}
+
+// healthy says whether a node can be asked for blobs.
+func healthy(n node.Info) bool { return n.Link.Up && n.Word.State != node.Draining }
+
+// rendezvous gives the one of ids that all nodes with the same ids choose for a key: only the keys of a node that
+// comes or goes move.
+func rendezvous(key string, ids []node.ID) node.ID {
+	var best node.ID
+	var most uint64
+	for _, id := range ids {
+		h := fnv.New64a()
+		_, _ = io.WriteString(h, key+"\x00"+string(id))
+		// FNV of like strings is alike: its bits are mixed before they are compared (the finalizer of MurmurHash3).
+		v := h.Sum64()
+		v = (v ^ v>>33) * 0xff51afd7ed558ccd
+		v = (v ^ v>>33) * 0xc4ceb9fe1a85ec53
+		v ^= v >> 33
+		if best == "" || v > most || v == most && id < best {
+			best, most = id, v
+		}
+	}
+	return best
+}
+
+// chosen is the node of this region that gets a version from outside it: one of those that want the model, or of all
+// when none does. It is this node when it sees no others.
+func (s *Syncer) chosen(name, key string) node.ID {
+	all := []node.ID{s.cfg.Node}
+	var wanting []node.ID
+	if s.wanted(name) {
+		wanting = append(wanting, s.cfg.Node)
+	}
+	for _, n := range s.peers.Nodes() {
+		if n.Region != s.cfg.Region || !healthy(n) {
+			continue
+		}
+		all = append(all, n.ID)
+		if s.wants(n, name) {
+			wanting = append(wanting, n.ID)
+		}
+	}
+	if len(wanting) > 0 {
+		all = wanting
+	}
+	return rendezvous(key, all)
+}
+
+// maxGuesses is how many nodes are asked that may have a part of a blob.
+const maxGuesses = 3
+
+// tiers are the places that may have a blob of r, the best first. Within one, any will do.
+func (s *Syncer) tiers(r *record, sha string) (tiers [][]source, leader node.ID) {
+	leader = s.chosen(r.Name, r.Digest)
+	var near, far []source
+	var first []source
+	guesses := 0
+	nodes := slices.Clone(s.peers.Nodes())
+	slices.SortStableFunc(nodes, func(a, b node.Info) int { return cmp.Compare(a.Link.RTT, b.Link.RTT) })
+	for _, n := range nodes {
+		if !healthy(n) {
+			continue
+		}
+		src := s.peerSource(n, sha)
+		serves := slices.ContainsFunc(n.Word.Models, func(m node.Served) bool { return m.Digest == r.Digest })
+		switch {
+		case n.Region != s.cfg.Region && (serves || s.wants(n, r.Name)):
+			far = append(far, src)
+		case n.Region != s.cfg.Region:
+		case serves:
+			near = append(near, src)
+		case n.ID == leader:
+			first = append([]source{src}, first...)
+		case guesses < maxGuesses && s.wants(n, r.Name):
+			guesses++ // it may have a part already, and then the chosen node has less to give
+			first = append(first, src)
+		}
+	}
+	if s.own != nil {
+		tiers = append(tiers, []source{s.bucketSource(*s.own, SourceS3, r, sha)})
+	}
+	var remotes []source
+	for _, b := range s.remotes {
+		remotes = append(remotes, s.bucketSource(b, SourceS3Remote, r, sha))
+	}
+	tiers = append(tiers, remotes, far)
+	tiers = append([][]source{near, first}, tiers...)
+	return slices.DeleteFunc(tiers, func(t []source) bool { return len(t) == 0 }), leader
+}
+
+func (s *Syncer) peerSource(n node.Info, sha string) source {
+	kind := SourcePeer
+	if n.Region != s.cfg.Region {
+		kind = SourcePeerRemote
+	}
+	return source{name: "node " + string(n.ID), kind: kind, open: func(ctx context.Context, offset, length int64) (io.ReadCloser, error) {
+		return s.peers.Blob(ctx, n.ID, sha, offset, length)
+	}}
+}
+
+func (s *Syncer) bucketSource(b NamedBucket, kind Source, r *record, sha string) source {
+	key := BlobKey(r.Name, sha)
+	if r.Node == plainNode && r.Region == b.Region {
+		key = plainKey(r.Manifest, sha)
+	}
+	return source{name: b.Name, kind: kind, open: func(ctx context.Context, offset, length int64) (io.ReadCloser, error) {
+		return b.Get(ctx, key, offset, length, "")
+	}}
+}
+
+// How long a node waits for the one that gets a blob for the region before it asks the bucket itself.
+const (
+	unknownPatience = 1500 * time.Millisecond // when that node does not know the blob: it may not have heard of it
+	comingPatience  = 10 * time.Second        // when it gets the blob, but nothing of it comes
+	pollPause       = 40 * time.Millisecond   // between two questions
+)
+
+// errStalled ends a read from which nothing comes.
+var errStalled = errors.New("nothing came for 15s")
+
+const stallLimit = 15 * time.Second
+
+// cooling are the sources that failed lately, of one download.
+type cooling struct {
+	mu    gosync.Mutex
+	until map[string]time.Time
+	fails map[string]int
+	last  map[string]error
+	moved time.Time // when a node that waits for it gave something last
+}
+
+func newCooling(now time.Time) *cooling {
+	return &cooling{until: map[string]time.Time{}, fails: map[string]int{}, last: map[string]error{}, moved: now}
+}
+
+// failed keeps a source out for a while that doubles, from pause on.
+func (c *cooling) failed(src source, err error, pause time.Duration, now time.Time) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	n := min(c.fails[src.name], 6)
+	c.fails[src.name]++
+	c.until[src.name] = now.Add(pause << n)
+	c.last[src.name] = err
+}
+
+func (c *cooling) worked(src source, now time.Time) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	delete(c.fails, src.name)
+	delete(c.until, src.name)
+	if src.kind == SourcePeer {
+		c.moved = now
+	}
+}
+
+func (c *cooling) ready(src source, now time.Time) bool {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return !now.Before(c.until[src.name])
+}
+
+func (c *cooling) idle(now time.Time) time.Duration {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return now.Sub(c.moved)
+}
+
+// reasons joins what every source said last, each with its name.
+func (c *cooling) reasons() error {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	var errs []error
+	for name, err := range c.last {
+		errs = append(errs, fmt.Errorf("%s: %w", name, err))
+	}
+	slices.SortFunc(errs, func(a, b error) int { return strings.Compare(a.Error(), b.Error()) })
+	return errors.Join(errs...)
+}
+
+// isMissing says that a source answered that it does not have the blob.
+func isMissing(err error) bool { return errors.Is(err, ErrNoBlob) || errors.Is(err, fs.ErrNotExist) }
+
+// later keeps a source out for a fixed while that says nothing against it.
+func (c *cooling) later(src source, err error, pause time.Duration, now time.Time) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.until[src.name] = now.Add(pause)
+	c.last[src.name] = err
+}
+
+func (c *cooling) lastOf(src source) error {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.last[src.name]
+}
