@@ -15,6 +15,10 @@ GOVULNCHECK_VERSION := v1.9.0
 GOLANGCI    := $(CACHE)/tools/golangci-lint-$(GOLANGCI_VERSION)/golangci-lint
 GOVULNCHECK := $(CACHE)/tools/govulncheck-$(GOVULNCHECK_VERSION)/govulncheck
 
+# An S3 server for tests.
+VERSITYGW_VERSION := v1.8.0
+VERSITYGW := $(CACHE)/tools/versitygw-$(VERSITYGW_VERSION)/versitygw
+
 FETCH := go run ./test/fetch --cache $(CACHE)
 ORT   = $(shell $(FETCH) --print ort)
 MODEL = $(shell $(FETCH) --print model)
@@ -48,18 +52,49 @@ test: fetch ## all tests that need no root, with the race detector
 	AKIDB_TEST_ORT=$(ORT) AKIDB_TEST_MODEL=$(MODEL) go test -race -timeout 10m ./...
 
 .PHONY: e2e
-e2e: build fetch ## the real binary with real clients
-	AKIDB_TEST_ORT=$(ORT) AKIDB_TEST_MODEL=$(MODEL) AKIDB_TEST_BIN=$(CURDIR)/$(BIN) \
+e2e: build fetch $(VERSITYGW) ## the real binary with real clients and a real S3 server
+	AKIDB_TEST_VERSITYGW=$(VERSITYGW) go test -count=1 ./internal/sync/bucket
+	AKIDB_TEST_ORT=$(ORT) AKIDB_TEST_MODEL=$(MODEL) AKIDB_TEST_BIN=$(CURDIR)/$(BIN) AKIDB_TEST_VERSITYGW=$(VERSITYGW) \
 	go test -tags e2e -count=1 -timeout 20m -v ./test/e2e
 
 .PHONY: e2e-mesh
 e2e-mesh: build fetch ## fleets in network namespaces, broken on purpose; needs root; ARGS=-list names the scenarios
 	go run ./test/lab -bin $(BIN) -library $(ORT) -model $(MODEL) $(ARGS)
 
+ZIG := $(CACHE)/tools/zig-0.15.2/ziglang/zig
+.PHONY: deb
+deb: $(ZIG) ## Debian packages for amd64 and arm64 in dist/
+	ZIG_GLOBAL_CACHE_DIR=$(CACHE)/zig go run ./systemd/package --version $(VERSION) --zig $(ZIG) --ort "$(FETCH)" $(ARGS)
+
+E2E_DIST := $(CURDIR)/dist/e2e
+PACKAGE   = go run ./systemd/package --zig $(ZIG) --ort "$(FETCH)" --out $(E2E_DIST) --compression gzip
+.PHONY: e2e-systemd
+e2e-systemd: $(ZIG) fetch ## packages, systemd and apt on machines in containers, arm64 under qemu; needs root and Debian
+	@for p in mmdebstrap systemd-container lintian qemu-user-static gcc-aarch64-linux-gnu; do \
+	  dpkg -s $$p >/dev/null 2>&1 || missing="$${missing:-} $$p"; done; \
+	  test -z "$${missing:-}" || { apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -y -qq $$missing; }
+	@mkdir -p $(E2E_DIST)
+	ZIG_GLOBAL_CACHE_DIR=$(CACHE)/zig $(PACKAGE) --version v0.0.1 --arch $(shell go env GOARCH)
+	ZIG_GLOBAL_CACHE_DIR=$(CACHE)/zig $(PACKAGE) --version v0.0.2 --arch amd64,arm64
+	go build -tags faults -o $(E2E_DIST)/bin/akidbd ./cmd/akidbd
+	AKIDB_TEST_ORT=$(ORT) AKIDB_TEST_MODEL=$(MODEL) AKIDB_E2E_DIST=$(E2E_DIST) \
+	go test -tags systemd -count=1 -timeout 15m -v $(ARGS) ./test/systemd
+
+$(ZIG): systemd/package/zig.txt
+	@rm -rf $(CACHE)/tools/zig-0.15.2 && mkdir -p $(CACHE)/tools/zig-0.15.2
+	python3 -m pip download -q --disable-pip-version-check --no-deps --only-binary=:all: --require-hashes -r $< -d $(CACHE)/tools/zig-0.15.2
+	cd $(CACHE)/tools/zig-0.15.2 && python3 -m zipfile -e *.whl . && rm *.whl && chmod +x ziglang/zig && touch ziglang/zig
+
 .PHONY: bench
 bench: fetch ## the server against the ceiling of the machine, as ratios (docs/benchmarks.md); about 15 minutes
 	go run ./test/bench --library $(ORT) --model $(MODEL) $(ARGS)
 	go test -run '^$$' -bench . -benchmem ./internal/tokenizer ./internal/api ./internal/infer/pooling
+
+NODES := 300
+.PHONY: bench-mesh
+bench-mesh: ## what a large fleet costs and how soon it knows of a death (docs/resilience.md); NODES=300 takes half an hour and 8 GiB
+	AKIDB_TEST_SCALE=$(NODES) go test -count=1 -timeout 2h -v -run TestScale ./internal/daemon/daemontest
+	AKIDB_TEST_FLEET=1000 go test -count=1 -timeout 2h -v -run 'TestFleet$$' ./internal/gossip
 
 TOKENIZERS := $(CACHE)/tools/tokenizers-0.23.3
 .PHONY: bench-tokenizer
@@ -85,6 +120,9 @@ lint: $(GOLANGCI) $(GOVULNCHECK) ## golangci-lint and govulncheck
 
 $(GOLANGCI):
 	GOBIN=$(@D) go install github.com/golangci/golangci-lint/v2/cmd/golangci-lint@$(GOLANGCI_VERSION)
+
+$(VERSITYGW):
+	cd / && GOBIN=$(@D) go install github.com/versity/versitygw/cmd/versitygw@$(VERSITYGW_VERSION)
 
 $(GOVULNCHECK):
 	GOBIN=$(@D) go install golang.org/x/vuln/cmd/govulncheck@$(GOVULNCHECK_VERSION)

@@ -28,13 +28,17 @@ func (f *adminFlags) add(cmd *cobra.Command) {
 }
 
 func (f *adminFlags) dial(cmd *cobra.Command) (adminv1connect.AdminServiceClient, error) {
+	return f.connect(cmd.Context())
+}
+
+func (f *adminFlags) connect(ctx context.Context) (adminv1connect.AdminServiceClient, error) {
 	if f.socket != "" {
-		return admin.Dial(cmd.Context(), f.socket)
+		return admin.Dial(ctx, f.socket)
 	}
 	own := config.DefaultAdminSocket(os.Getenv, os.Getuid())
-	c, err := admin.Dial(cmd.Context(), own)
+	c, err := admin.Dial(ctx, own)
 	if err != nil && own != config.SystemAdminSocket {
-		if c, err2 := admin.Dial(cmd.Context(), config.SystemAdminSocket); err2 == nil {
+		if c, err2 := admin.Dial(ctx, config.SystemAdminSocket); err2 == nil {
 			return c, nil
 		}
 	}

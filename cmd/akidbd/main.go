@@ -54,8 +54,9 @@ func rootCommand() *cobra.Command {
 	}
 	root.AddCommand(
 		serveCommand(), checkConfigCommand(), exampleConfigCommand(), statusCommand(), membersCommand(), explainCommand(),
-		drainCommand(), undrainCommand(), modelCommand(), pkiCommand(),
+		drainCommand(), undrainCommand(), reloadCommand(), modelCommand(), pkiCommand(), doctorCommand(),
 		client.Command(), bench.Command(), versionCommand(), workerCommand(),
 	)
+	root.AddCommand(buildCommands()...)
 	return root
 }

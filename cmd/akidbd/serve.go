@@ -14,6 +14,7 @@ import (
 	"github.com/spf13/cobra"
 	"golang.org/x/term"
 
+	"github.com/akidb/akidbd/cmd/akidbd/doctor"
 	"github.com/akidb/akidbd/internal/config"
 	"github.com/akidb/akidbd/internal/daemon"
 	"github.com/akidb/akidbd/internal/telemetry"
@@ -98,9 +99,13 @@ func serve(ctx context.Context, cfg *config.Config, flags *configFlags, w io.Wri
 		return &exitError{exitConfig, err}
 	}
 
-	d, err := daemon.New(daemon.Options{
-		Config: cfg, ConfigFile: flags.path(), Load: flags.load, Open: compute.open, Telemetry: tel, Version: build.Version,
-	})
+	opt := daemon.Options{
+		Config: cfg, ConfigFile: flags.path(), Load: flags.load, Open: withEngineFaults(compute.open), Telemetry: tel, Version: build.Version, Board: doctor.Board(),
+	}
+	if err := underSystemd(&opt); err != nil {
+		return errors.Join(err, compute.close())
+	}
+	d, err := daemon.New(opt)
 	if err != nil {
 		return errors.Join(err, compute.close())
 	}

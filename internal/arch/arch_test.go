@@ -22,6 +22,7 @@ var arrows = map[string][]string{
 	"internal/embedding":                         {},
 	"internal/config":                            {},
 	"internal/telemetry":                         {},
+	"internal/telemetry/otlptest":                {},
 	"internal/atomicfile":                        {},
 	"internal/testlog":                           {},
 	"internal/loadgen":                           {"internal/embedding"},
@@ -47,34 +48,50 @@ var arrows = map[string][]string{
 	"internal/api/admin": {"internal/embedding", "internal/node", "internal/gen/akidb/admin/v1", "internal/gen/akidb/admin/v1/adminv1connect"},
 
 	// floor 2: who answers, and what computes
-	"internal/pki":               {"internal/atomicfile", "internal/node"},
-	"internal/peer":              {"internal/atomicfile", "internal/embedding", "internal/node", "internal/gen/akidb/peer/v1"},
-	"internal/gossip":            {"internal/atomicfile", "internal/node"},
-	"internal/router":            {"internal/embedding", "internal/node"},
-	"internal/infer/worker":      {"internal/embedding", "internal/infer", "internal/infer/modeldir", "internal/infer/pooling"},
-	"internal/infer/ort":         {"internal/embedding", "internal/infer", "internal/infer/graph", "internal/infer/modeldir", "internal/infer/pooling"},
-	"internal/infer/backendtest": {"internal/infer"},
+	"internal/pki":                    {"internal/atomicfile", "internal/node"},
+	"internal/peer":                   {"internal/atomicfile", "internal/embedding", "internal/node", "internal/gen/akidb/peer/v1"},
+	"internal/gossip":                 {"internal/atomicfile", "internal/node"},
+	"internal/router":                 {"internal/embedding", "internal/node"},
+	"internal/sync":                   {"internal/atomicfile", "internal/embedding", "internal/node", "internal/store", "internal/sync/bucket"},
+	"internal/sync/bucket":            {},
+	"internal/sync/bucket/buckettest": {"internal/sync/bucket"},
+	"internal/sync/hub":               {"internal/store"},
+	"internal/infer/worker":           {"internal/embedding", "internal/infer", "internal/infer/modeldir", "internal/infer/pooling"},
+	"internal/infer/ort":              {"internal/embedding", "internal/infer", "internal/infer/graph", "internal/infer/modeldir", "internal/infer/pooling"},
+	"internal/infer/backendtest":      {"internal/infer"},
 
 	// floor 3: the node
 	"internal/daemon": {
 		"internal/api", "internal/api/admin", "internal/atomicfile", "internal/config", "internal/embedding", "internal/infer", "internal/node",
-		"internal/gossip", "internal/peer", "internal/pki", "internal/router", "internal/store", "internal/telemetry",
+		"internal/gossip", "internal/peer", "internal/pki", "internal/router", "internal/store", "internal/sync", "internal/sync/bucket", "internal/sync/hub", "internal/telemetry",
+	},
+	"internal/daemon/daemontest": {
+		"internal/config", "internal/daemon", "internal/embedding", "internal/infer", "internal/infer/backendtest", "internal/infer/testmodels",
+		"internal/node", "internal/pki", "internal/telemetry",
 	},
 
 	// floor 4: the machine
 	"cmd/akidbd": {
-		"conf", "cmd/akidbd/bench", "cmd/akidbd/client", "internal/api/admin", "internal/config", "internal/daemon",
+		"conf", "cmd/akidbd/bench", "cmd/akidbd/client", "cmd/akidbd/modelctl", "cmd/akidbd/doctor", "internal/api/admin", "internal/config", "internal/daemon",
 		"internal/gen/akidb/admin/v1", "internal/gen/akidb/admin/v1/adminv1connect", "internal/infer", "internal/infer/ort", "internal/infer/worker",
 		"internal/node", "internal/pki",
 		"internal/telemetry",
 	},
 	"cmd/akidbd/bench":  {"cmd/akidbd/client", "internal/loadgen"},
 	"cmd/akidbd/client": {"internal/embedding"},
+	"cmd/akidbd/modelctl": {
+		"internal/config", "internal/embedding", "internal/gen/akidb/admin/v1", "internal/gen/akidb/admin/v1/adminv1connect", "internal/node",
+		"internal/store", "internal/sync", "internal/sync/bucket", "internal/sync/hub",
+	},
+	"cmd/akidbd/doctor": {"internal/config", "internal/infer", "internal/pki"},
 
 	// beside the product
-	"test/clients": {},
-	"test/fetch":   {},
-	"test/mesh":    {},
+	"systemd":         {},
+	"systemd/package": {},
+	"test/systemd":    {"test/lab/netlab"},
+	"test/clients":    {},
+	"test/fetch":      {},
+	"test/mesh":       {},
 	"test/lab": {
 		"internal/config", "internal/daemon", "internal/infer", "internal/infer/backendtest", "internal/loadgen", "internal/telemetry",
 		"test/lab/netlab",
@@ -85,7 +102,7 @@ var arrows = map[string][]string{
 }
 
 // testArrows is what any test may import besides.
-var testArrows = []string{"internal/testlog", "internal/embedding", "internal/infer/testmodels", "internal/infer/testmodels/reference", "internal/infer/backendtest", "internal/infer/modeldir", "internal/infer/pooling"}
+var testArrows = []string{"internal/testlog", "internal/embedding", "internal/infer/testmodels", "internal/infer/testmodels/reference", "internal/infer/backendtest", "internal/infer/modeldir", "internal/infer/pooling", "internal/sync/bucket/buckettest", "internal/telemetry/otlptest"}
 
 // owners says which packages may import a dependency that reaches outside the process. Keys are prefixes.
 var owners = map[string][]string{
@@ -93,14 +110,15 @@ var owners = map[string][]string{
 	"github.com/yalue/onnxruntime_go":        {"internal/infer/ort"},
 	"github.com/hashicorp/memberlist":        {"internal/gossip"},
 	"github.com/quic-go/quic-go":             {"internal/peer"},
-	"github.com/aws/aws-sdk-go-v2":           {"internal/sync", "internal/mesh"},
+	"github.com/aws/aws-sdk-go-v2":           {"internal/sync/bucket", "internal/mesh"},
 	"istio.io/api":                           {"internal/mesh"},
 	"github.com/envoyproxy/go-control-plane": {"internal/mesh"},
 	"go.opentelemetry.io/otel/sdk":           {"internal/telemetry"},
 	"go.opentelemetry.io/otel/exporters":     {"internal/telemetry"},
+	"github.com/coreos/go-systemd":           {"cmd/akidbd"},
 	"gopkg.in/yaml.v3":                       {"internal/config"},
-	"github.com/spf13/cobra":                 {"cmd/akidbd", "cmd/akidbd/bench", "cmd/akidbd/client"},
-	"connectrpc.com":                         {"internal/api", "internal/api/admin", "internal/gen/akidb/v1/akidbv1connect", "internal/gen/akidb/admin/v1/adminv1connect", "cmd/akidbd"},
+	"github.com/spf13/cobra":                 {"cmd/akidbd", "cmd/akidbd/bench", "cmd/akidbd/client", "cmd/akidbd/modelctl"},
+	"connectrpc.com":                         {"internal/api", "internal/api/admin", "internal/gen/akidb/v1/akidbv1connect", "internal/gen/akidb/admin/v1/adminv1connect", "cmd/akidbd", "cmd/akidbd/modelctl"},
 }
 
 type goFile struct {

@@ -6,7 +6,6 @@ package daemon
 import (
 	"context"
 	"errors"
-	"fmt"
 	"log/slog"
 	"net"
 	"os"
@@ -34,6 +33,15 @@ type Options struct {
 	Open      infer.Open // the real backend
 	Telemetry *telemetry.Telemetry
 	Version   string
+	Board     string // of a machine that is made for computing on its GPU; "" for others
+
+	Listeners []net.Listener           // bound by the service manager, for entries of listen with their addresses
+	Notify    func(state string) error // tells the service manager, in the words of sd_notify(3); nil: there is none
+	Watchdog  time.Duration            // how long the service manager waits for a sign of life; 0: it does not watch
+
+	PacketConn net.PacketConn // carries the links instead of a socket at peer.address, for simulated networks; the node closes it
+	NoAdmin    bool           // no control socket
+	PollFiles  bool           // the certificate's files are not watched, but looked at every 30 s
 }
 
 // Daemon is one node.
@@ -46,11 +54,12 @@ type Daemon struct {
 
 	store     *store.Store
 	engine    *infer.Engine
-	mesh      *mesh // nil for a lone node
+	mesh      *mesh   // nil for a lone node
+	sync      *syncer // nil where models cannot arrive by themselves
 	router    *router.Router
 	api       *api.API
 	server    *api.Server
-	admin     *admin.Server
+	admin     *admin.Server // nil without a control socket
 	listeners []net.Listener
 
 	state       atomic.Value    // node.State
@@ -64,6 +73,8 @@ type Daemon struct {
 	speaker speaker
 
 	reloading sync.Mutex // held while models are brought in
+	reloads   reloads
+	manager   *manager
 	metrics   metrics
 }
 
@@ -80,7 +91,11 @@ func New(opt Options) (*Daemon, error) {
 		self:    node.Info{ID: node.ID(name), Region: cfg.Node.Region, Zone: cfg.Node.Zone, Labels: cfg.Node.Labels, Version: opt.Version},
 	}
 	d.cfg.Store(cfg)
+	d.manager = newManager(d)
 	if err := d.openIdentity(cfg); err != nil {
+		return nil, err
+	}
+	if err := d.startTracing(cfg); err != nil {
 		return nil, err
 	}
 	d.draining, d.stopLoading = context.WithCancel(context.Background())
@@ -102,6 +117,9 @@ func (d *Daemon) wire(cfg *config.Config) (err error) {
 	if err := d.wireMesh(cfg); err != nil {
 		return err
 	}
+	if err := d.wireSync(cfg); err != nil {
+		return err
+	}
 	d.router = d.newRouter(cfg)
 	if d.api, err = api.New(d.apiConfig(cfg), d, d); err != nil {
 		return err
@@ -110,19 +128,10 @@ func (d *Daemon) wire(cfg *config.Config) (err error) {
 	if err := d.listen(); err != nil {
 		return err
 	}
-	d.admin, err = d.newAdmin(cfg)
-	return err
-}
-
-func (d *Daemon) listen() error {
-	for _, l := range d.opt.Config.Listen {
-		ln, err := api.Listen(context.Background(), l.Address)
-		if err != nil {
-			return fmt.Errorf("listen.address %s: %w", l.Address, err)
-		}
-		d.listeners = append(d.listeners, ln)
+	if !d.opt.NoAdmin {
+		d.admin, err = d.newAdmin(cfg)
 	}
-	return nil
+	return err
 }
 
 // close undoes New.
@@ -156,11 +165,8 @@ func (d *Daemon) Loaded() <-chan struct{} { return d.loaded }
 // notice, requests in flight are answered, the rest stops.
 func (d *Daemon) Run(ctx context.Context) error {
 	d.log.Info("node starts", "node", d.self.ID, "region", d.self.Region, "version", d.opt.Version, "pid", os.Getpid())
-	grace := func() time.Duration {
-		cfg := d.cfg.Load()
-		return time.Duration(cfg.DrainDelay+cfg.DrainTimeout) + stopGrace
-	}
-	err := runStages(ctx, d.log, grace,
+	err := runStages(ctx, d.log, d.grace,
+		stage{"service manager", d.runManager},
 		stage{"identity", d.runMesh((*mesh).runIdentity)},
 		stage{"engine", d.runEngine},
 		stage{"links", d.runMesh((*mesh).runLinks)},
@@ -168,10 +174,12 @@ func (d *Daemon) Run(ctx context.Context) error {
 		stage{"gossip", d.runMesh((*mesh).runGossip)},
 		stage{"router", d.runRouter},
 		stage{"models", d.runModels}, // stops after the API: a load that cannot be interrupted must not cut off requests
+		stage{"sync", d.runSync},     // its work ends when the drain begins
 		stage{"admin", d.runAdmin},
 		stage{"api", d.runAPI},
 		stage{"api keys", d.runKeys},
 		stage{"drain", d.runDrain},
+		stage{"announcement", d.runAnnounce},
 	)
 	err = errors.Join(err, d.close())
 	d.log.Info("node stopped", "node", d.self.ID)
@@ -180,6 +188,12 @@ func (d *Daemon) Run(ctx context.Context) error {
 
 // stopGrace is for what stops after the last request is answered.
 const stopGrace = 5 * time.Second
+
+// grace is how long a stop may take.
+func (d *Daemon) grace() time.Duration {
+	cfg := d.cfg.Load()
+	return time.Duration(cfg.DrainDelay+cfg.DrainTimeout) + stopGrace
+}
 
 func (d *Daemon) runEngine(ctx context.Context, ready func()) error {
 	ready()

@@ -10,6 +10,7 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"sync"
 	"sync/atomic"
 	"testing"
 	"time"
@@ -37,9 +38,15 @@ type rig struct {
 	url   string
 	stop  context.CancelFunc
 	ended chan error
+	once  sync.Once
 }
 
 func newRig(t *testing.T, change func(*config.Config)) *rig {
+	t.Helper()
+	return newRigWith(t, func(*Options) {}, change)
+}
+
+func newRigWith(t *testing.T, options func(*Options), change func(*config.Config)) *rig {
 	t.Helper()
 	dir := t.TempDir()
 	r := &rig{cfg: config.Default(), ended: make(chan error, 1)}
@@ -53,27 +60,35 @@ func newRig(t *testing.T, change func(*config.Config)) *rig {
 		change(r.cfg)
 	}
 	running := *r.cfg
-	var err error
-	r.Daemon, err = New(Options{
+	opt := Options{
 		Config: &running, Load: func() (*config.Config, error) { c := *r.cfg; return &c, c.Validate() },
 		Open: r.open, Telemetry: telemetry.New(telemetry.Config{}, io.Discard), Version: "test",
-	})
+	}
+	options(&opt)
+	var err error
+	r.Daemon, err = New(opt)
 	if err != nil {
 		t.Fatal(err)
 	}
 	ctx, cancel := context.WithCancel(context.Background())
 	r.stop = cancel
 	go func() { r.ended <- r.Run(ctx) }()
-	t.Cleanup(func() {
+	t.Cleanup(func() { r.end(t) })
+	r.url = "http://" + r.Addrs()[0].String()
+	<-r.Loaded()
+	return r
+}
+
+// end stops the node; the second time does nothing.
+func (r *rig) end(t *testing.T) {
+	t.Helper()
+	r.once.Do(func() {
 		r.stop()
 		if err := <-r.ended; err != nil {
 			t.Errorf("the node ended with %v", err)
 		}
 		http.DefaultClient.CloseIdleConnections()
 	})
-	r.url = "http://" + r.Addrs()[0].String()
-	<-r.Loaded()
-	return r
 }
 
 func (r *rig) open(_ context.Context, a infer.Artifact, _ infer.Options) (infer.Backend, error) {

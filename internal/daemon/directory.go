@@ -1,9 +1,9 @@
 package daemon
 
 import (
+	"cmp"
 	"context"
 	"slices"
-	"strings"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -67,31 +67,34 @@ func answers(n node.Info) bool {
 	return n.Link.Up && n.Word.State == node.Ready && len(n.Word.Models) > 0
 }
 
-// merge puts what the links know over what gossip tells.
+// merge puts what the links know over what gossip tells. Both are sorted by ID, and so is the result. It runs after
+// every change of any link, so it must cost little in a fleet of hundreds.
 func merge(told, linked []node.Info) []node.Info {
-	byID := make(map[node.ID]node.Info, len(told)+len(linked))
-	for _, n := range told {
-		byID[n.ID] = n
+	merged := make([]node.Info, 0, max(len(told), len(linked)))
+	unknown := func(l node.Info) { // gone, says gossip: the link may contradict
+		if l.Link.Up {
+			merged = append(merged, l)
+		}
+	}
+	for _, t := range told {
+		for len(linked) > 0 && linked[0].ID < t.ID {
+			unknown(linked[0])
+			linked = linked[1:]
+		}
+		if len(linked) == 0 || linked[0].ID != t.ID {
+			merged = append(merged, t)
+			continue
+		}
+		l := linked[0]
+		linked = linked[1:]
+		if t.Word.Newer(l.Word) && !l.Link.Up {
+			l.Word = t.Word
+		}
+		l.Addr = cmp.Or(l.Addr, t.Addr)
+		merged = append(merged, l)
 	}
 	for _, l := range linked {
-		t, both := byID[l.ID]
-		switch {
-		case !both && !l.Link.Up:
-			continue // gone, says gossip, and the link does not contradict
-		case both:
-			if t.Word.Newer(l.Word) && !l.Link.Up {
-				l.Word = t.Word
-			}
-			if l.Addr == "" {
-				l.Addr = t.Addr
-			}
-		}
-		byID[l.ID] = l
+		unknown(l)
 	}
-	merged := make([]node.Info, 0, len(byID))
-	for _, n := range byID {
-		merged = append(merged, n)
-	}
-	slices.SortFunc(merged, func(a, b node.Info) int { return strings.Compare(string(a.ID), string(b.ID)) })
 	return merged
 }

@@ -2,7 +2,6 @@ package daemon
 
 import (
 	"context"
-	"net"
 	"os"
 	"path/filepath"
 	"slices"
@@ -82,26 +81,5 @@ func TestEpochGrowsWithEachStart(t *testing.T) {
 	}
 	if got, err := nextEpoch(dir, time.Unix(3000, 0)); err != nil || got != 3000 {
 		t.Errorf("after a torn write: %d, %v", got, err)
-	}
-}
-
-func TestAdvertise(t *testing.T) {
-	any4 := &net.UDPAddr{IP: net.IPv4zero, Port: 7946}
-	for _, c := range []struct {
-		configured string
-		bound      net.Addr
-		seeds      []string
-		want       string
-	}{
-		{"box.example.org:1", any4, nil, "box.example.org:1"},
-		{"", &net.UDPAddr{IP: net.IPv4(10, 0, 0, 1), Port: 5}, nil, "10.0.0.1:5"},
-		{"", any4, []string{"127.0.0.9:7"}, "127.0.0.1:7946"},
-	} {
-		if got := advertise(c.configured, c.bound, c.seeds); got != c.want {
-			t.Errorf("%+v: got %s", c, got)
-		}
-	}
-	if host, port, err := net.SplitHostPort(advertise("", any4, nil)); err != nil || port != "7946" || net.ParseIP(host) == nil {
-		t.Errorf("without a seed: %s %s %v", host, port, err)
 	}
 }

@@ -1,12 +1,14 @@
 package daemon
 
 import (
+	"cmp"
 	"fmt"
 	"os"
 	"time"
 
 	"github.com/akidb/akidbd/internal/api"
 	"github.com/akidb/akidbd/internal/embedding"
+	"github.com/akidb/akidbd/internal/infer"
 	"github.com/akidb/akidbd/internal/node"
 )
 
@@ -22,13 +24,14 @@ func (d *Daemon) Health() api.Health {
 	h := api.Health{
 		Live: true, Node: string(d.self.ID), Region: d.self.Region, Cluster: d.opt.Config.Node.Cluster, Version: d.opt.Version,
 		Checks: map[string]api.Check{
-			api.CheckS3:          {State: api.CheckDisabled},
+			api.CheckS3:          d.checkBucket(),
 			api.CheckCrossRegion: d.checkFleet(),
 			api.CheckDatabase:    d.checkStore(),
 		},
 	}
-	if beat := time.Since(d.engine.Heartbeat()); beat > heartbeatLimit {
-		h.Live, h.Reason = false, fmt.Sprintf("the engine's last heartbeat is %v old", beat.Round(time.Second))
+	if err := d.live(); err != nil { // nothing more is asked of an engine that may hang
+		h.Live, h.Reason, h.Status = false, err.Error(), api.Unhealthy
+		return h
 	}
 	serving, reason := d.serving()
 	if reason == "" {
@@ -38,9 +41,11 @@ func (d *Daemon) Health() api.Health {
 	if reason != "" {
 		h.Checks[api.CheckModelCache] = api.Check{State: api.CheckFailing, Reason: reason}
 	}
+	if d.opt.Board != "" {
+		h.Checks[checkAccelerator] = d.checkAccelerator()
+	}
 	able := serving || d.helped()
 	switch state := d.nodeState(); {
-	case !h.Live:
 	case d.drained.Load() && d.draining.Err() == nil:
 		h.Reason = "drained by an operator: akidbd undrain takes it back into service"
 	case state == node.Draining:
@@ -59,7 +64,7 @@ func (d *Daemon) Health() api.Health {
 // status: a node that still answers, be it through a peer, is at worst degraded, so that a load balancer which looks
 // at /health keeps it.
 func status(h api.Health, able bool) api.HealthStatus {
-	if !h.Live || !able {
+	if !able {
 		return api.Unhealthy
 	}
 	for _, c := range h.Checks {
@@ -74,7 +79,8 @@ func status(h api.Health, able bool) api.HealthStatus {
 func (d *Daemon) serving() (ok bool, reason string) {
 	models := d.engine.Models()
 	if len(models) == 0 {
-		return false, "no model is configured: set models in the configuration"
+		return false, fmt.Sprintf("no model is configured: akidbd model pull NAME, or set models in %s, then systemctl reload akidbd",
+			cmp.Or(d.opt.ConfigFile, "the configuration"))
 	}
 	for _, m := range models {
 		switch {
@@ -87,6 +93,19 @@ func (d *Daemon) serving() (ok bool, reason string) {
 		}
 	}
 	return ok, reason
+}
+
+// checkAccelerator is there on machines that are made for their GPU: one that computes on its CPU serves, at a tenth
+// of its speed, and nobody would notice.
+const checkAccelerator = "accelerator"
+
+func (d *Daemon) checkAccelerator() api.Check {
+	for _, m := range d.engine.Models() {
+		if m.State == embedding.ModelReady && m.Provider == infer.ProviderCPU {
+			return api.Check{State: api.CheckFailing, Reason: fmt.Sprintf("model %s runs on the CPU of %s: akidbd doctor says how to use its GPU", m.Model.Name, d.opt.Board)}
+		}
+	}
+	return api.Check{State: api.CheckOK}
 }
 
 func (d *Daemon) checkStore() api.Check {

@@ -3,6 +3,8 @@ package daemon
 import (
 	"context"
 	"fmt"
+	"log/slog"
+	"sync"
 	"time"
 
 	"github.com/akidb/akidbd/internal/config"
@@ -19,6 +21,8 @@ type mesh struct {
 	links     *peer.Links
 	cluster   *gossip.Cluster
 	directory *directory
+	address   *address
+	log       *slog.Logger
 	ran       bool // the links were run, and closed by that
 }
 
@@ -28,9 +32,9 @@ func (d *Daemon) openIdentity(cfg *config.Config) (err error) {
 	if !cfg.Meshed() {
 		return nil
 	}
-	d.mesh = &mesh{directory: newDirectory()}
+	d.mesh = &mesh{directory: newDirectory(), log: d.log}
 	d.mesh.identity, err = pki.Open(pki.Config{
-		Dir: cfg.PKI.Dir, RenewURL: cfg.PKI.RenewURL, Logger: d.log, Registerer: d.opt.Telemetry.Registry,
+		Dir: cfg.PKI.Dir, Poll: d.opt.PollFiles, RenewURL: cfg.PKI.RenewURL, Logger: d.log, Registerer: d.opt.Telemetry.Registry,
 	})
 	if err != nil {
 		return err
@@ -56,21 +60,29 @@ func (d *Daemon) wireMesh(cfg *config.Config) (err error) {
 	}
 	m, reg := d.mesh, d.opt.Telemetry.Registry
 	m.links, err = peer.New(peer.Config{
-		Address: cfg.Peer.Address, StateDir: cfg.StateDir, MaxForeign: cfg.Peer.MaxForeign,
-		Self: d.Self, Admit: d.admit, Logger: d.log, Registerer: reg,
-	}, m.identity, d.engine)
+		Address: cfg.Peer.Address, PacketConn: d.opt.PacketConn, StateDir: cfg.StateDir, MaxForeign: cfg.Peer.MaxForeign,
+		Self: d.Self, Admit: d.admit, MaxBlobs: blobsAtOnce, Logger: d.log, Registerer: reg,
+	}, m.identity, tracedEngine{engine: d.engine, tracer: d.tracer(), served: true, region: d.self.Region})
 	if err != nil {
 		return fmt.Errorf("peer.address %s: %w", cfg.Peer.Address, err)
 	}
-	d.self.Addr = advertise(cfg.Peer.Advertise, m.links.Addr(), cfg.Gossip.Seeds)
+	m.address = newAddress(cfg.Peer.Advertise, m.links.Addr(), func() []string { return d.cfg.Load().Gossip.Seeds }, thisMachine{})
+	self := d.self
+	self.Addr = m.address.String()
 	m.cluster, err = gossip.New(gossip.Config{
-		Self: d.self, Seeds: cfg.Gossip.Seeds, StateDir: cfg.StateDir, Word: d.word, Logger: d.log, Registerer: reg,
+		Self: self, Seeds: cfg.Gossip.Seeds, StateDir: cfg.StateDir, Word: d.word, Logger: d.log, Registerer: reg,
 	}, m.links)
 	if err != nil {
 		return err
 	}
 	m.links.OnGossip(m.cluster.Packet, m.cluster.Stream)
-	m.links.OnChange(m.directory.changed)
+	m.links.OnBlob(d.giveBlob)
+	m.links.OnChange(func() {
+		m.directory.changed()
+		if d.sync != nil {
+			d.sync.Changed()
+		}
+	})
 	m.cluster.OnChange(func() {
 		m.links.SetMembers(m.cluster.Nodes())
 		m.directory.changed()
@@ -86,10 +98,12 @@ func (d *Daemon) newRouter(cfg *config.Config) *router.Router {
 		CrossRegion: d.crossRegion,
 		Registerer:  d.opt.Telemetry.Registry,
 	}
+	here := tracedEngine{engine: d.engine, tracer: d.tracer()}
 	if d.mesh == nil {
-		return router.New(c, d.engine, nil, nil)
+		return router.New(c, here, nil, nil)
 	}
-	return router.New(c, d.engine, d.mesh.links, d.mesh.directory)
+	there := tracedForwarder{there: d.mesh.links, tracer: d.tracer(), region: d.self.Region}
+	return router.New(c, here, there, d.mesh.directory)
 }
 
 // crossRegion says whether nodes of other regions may be asked.
@@ -99,6 +113,9 @@ func (d *Daemon) crossRegion() bool { return d.cfg.Load().Router.CrossRegion == 
 func (d *Daemon) Self() node.Info {
 	self := d.self
 	self.Word = d.word()
+	if d.mesh != nil && d.mesh.address != nil {
+		self.Addr = d.mesh.address.String()
+	}
 	return self
 }
 
@@ -119,6 +136,11 @@ func (m *mesh) runGossip(ctx context.Context) error   { return m.cluster.Run(ctx
 
 func (m *mesh) runLinks(ctx context.Context) error {
 	m.ran = true
+	var wg sync.WaitGroup
+	defer wg.Wait()
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	wg.Go(func() { m.address.run(ctx, m.log, m.links.Observed, m.links.Moved) })
 	return m.links.Run(ctx)
 }
 

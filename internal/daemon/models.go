@@ -10,6 +10,8 @@ import (
 	"github.com/akidb/akidbd/internal/embedding"
 	"github.com/akidb/akidbd/internal/infer"
 	"github.com/akidb/akidbd/internal/node"
+	"github.com/akidb/akidbd/internal/store"
+	"github.com/akidb/akidbd/internal/sync/hub"
 )
 
 func engineConfig(opt Options) infer.Config {
@@ -57,9 +59,15 @@ func (d *Daemon) loadModels(ctx context.Context) error {
 		return err
 	}
 	for _, m := range cfg.Models {
+		if m.Path == "" {
+			continue
+		}
 		if err := d.install(ctx, cfg, m); err != nil && ctx.Err() == nil {
 			d.log.Error("model is not served", "model", m.Name, "path", m.Path, "err", err)
 		}
+	}
+	if d.sync != nil {
+		_ = d.sync.Load(ctx) // it has told of those that do not load
 	}
 	if ctx.Err() == nil {
 		d.state.CompareAndSwap(node.Starting, node.Ready) // not when it drains already
@@ -72,8 +80,11 @@ func (d *Daemon) loadModels(ctx context.Context) error {
 // install copies a model into the store, where nobody else writes, and serves it from there. One that serves
 // already, same content and same settings, is left alone.
 func (d *Daemon) install(ctx context.Context, cfg *config.Config, m config.Model) error {
+	if m.Path == "" {
+		return d.installSynced(ctx, cfg, m)
+	}
 	started := time.Now()
-	entry, err := d.store.Import(ctx, m.Name, m.Path, nil)
+	entry, err := d.bringIn(ctx, m)
 	if err != nil {
 		d.engine.Fail(m.Name, err)
 		return err
@@ -85,6 +96,14 @@ func (d *Daemon) install(ctx context.Context, cfg *config.Config, m config.Model
 	}
 	entry.Model.Precision = m.Precision
 	return d.engine.Install(ctx, entry.Model, entry.Dir, s)
+}
+
+// bringIn puts a configured model into the store.
+func (d *Daemon) bringIn(ctx context.Context, m config.Model) (store.Entry, error) {
+	if hub.Is(m.Path) {
+		return d.fromHub(ctx, m)
+	}
+	return d.store.Import(ctx, m.Name, m.Path, nil)
 }
 
 func allSettings(cfg *config.Config) map[string]infer.Settings {

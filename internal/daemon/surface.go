@@ -22,7 +22,7 @@ func (d *Daemon) apiConfig(cfg *config.Config) api.Config {
 		MaxBodyBytes: int64(cfg.API.MaxBody), MaxInputs: cfg.API.MaxInputs, MaxInputBytes: int(cfg.API.MaxInputBytes),
 		Deadline: time.Duration(cfg.API.Deadline), RetryAfter: time.Duration(cfg.API.RetryAfter), TokenIDs: cfg.API.TokenIDs,
 		KeysFile: cfg.API.KeysFile, RequireKeyForMetrics: cfg.Metrics.RequireKey,
-		Logger: tel.Logger, Registerer: tel.Registry, Gatherer: tel.Registry, Tracer: tel.TracerProvider.Tracer("akidbd"),
+		Logger: tel.Logger, Registerer: tel.Registry, Gatherer: tel.Registry, Tracer: d.tracer(),
 	}
 }
 
@@ -44,7 +44,7 @@ func (d *Daemon) newAdmin(cfg *config.Config) (*admin.Server, error) {
 	if err := os.MkdirAll(filepath.Dir(cfg.Admin.Socket), 0o755); err != nil {
 		return nil, fmt.Errorf("admin.socket: %w", err)
 	}
-	s, err := admin.New(admin.Config{Path: cfg.Admin.Socket, Started: d.started, Logger: d.log}, d)
+	s, err := admin.New(admin.Config{Path: cfg.Admin.Socket, Started: d.started, Sync: d.adminSync(), Logger: d.log}, d)
 	if err != nil {
 		return nil, err
 	}
@@ -53,6 +53,10 @@ func (d *Daemon) newAdmin(cfg *config.Config) (*admin.Server, error) {
 
 func (d *Daemon) runAdmin(ctx context.Context, ready func()) error {
 	ready()
+	if d.admin == nil {
+		<-ctx.Done()
+		return nil
+	}
 	return d.admin.Run(ctx)
 }
 
@@ -72,7 +76,9 @@ func (d *Daemon) Status() admin.Status {
 	if d.mesh != nil {
 		s.Listeners = append(s.Listeners, admin.Listener{Role: "links", Address: d.mesh.links.Addr().String() + "/udp", TLS: true})
 	}
-	s.Listeners = append(s.Listeners, admin.Listener{Role: "admin", Address: d.opt.Config.Admin.Socket})
+	if d.admin != nil {
+		s.Listeners = append(s.Listeners, admin.Listener{Role: "admin", Address: d.opt.Config.Admin.Socket})
+	}
 	loads, workers := d.engine.Loads(), d.engine.Workers()
 	for _, info := range d.engine.Models() {
 		l := loads[info.Model.Name]
@@ -85,6 +91,8 @@ func (d *Daemon) Status() admin.Status {
 	for name, c := range h.Checks {
 		s.Checks = append(s.Checks, admin.Check{Name: name, State: string(c.State), Reason: c.Reason})
 	}
+	c := d.configCheck()
+	s.Checks = append(s.Checks, admin.Check{Name: "configuration", State: string(c.State), Reason: c.Reason})
 	slices.SortFunc(s.Checks, func(a, b admin.Check) int { return strings.Compare(a.Name, b.Name) })
 	return s
 }

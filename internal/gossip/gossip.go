@@ -13,6 +13,10 @@
 // wants an IP address for each node and quarrels when it changes; it is given the same placeholder for all, and
 // the transport looks the real address, which may be a DNS name or missing, up by name.
 //
+// memberlist sends news to any four members. A node of a large fleet has links to some only, and to dial one for each
+// packet, eighty times a second, would cost more than all else: news for a member without a link go to one that has
+// a link. Probes go to whom memberlist chooses.
+//
 // memberlist does not reunite a fleet after a long partition, so the cluster keeps trying: the seeds, and the
 // nodes that were lost. Nothing here depends on the wall clock.
 package gossip
@@ -42,6 +46,9 @@ type Link interface {
 	SendGossip(to node.ID, addr string, data []byte)
 	// DialGossip opens a stream, dialling the node where there is no link.
 	DialGossip(ctx context.Context, to node.ID, addr string) (net.Conn, error)
+	// Peers are the nodes that have or had a link, sorted by ID; Link.Up says which have one now. The slice is
+	// immutable.
+	Peers() []node.Info
 }
 
 // MaxPacket is the longest datagram given to a Link, in bytes.
@@ -148,7 +155,7 @@ type Cluster struct {
 
 	transport *transport
 	table     *table
-	seeds     []*seed
+	seeds     atomic.Pointer[[]*seed]
 	speaker   *speaker
 	nodes     atomic.Pointer[[]node.Info]
 	changed   func()
@@ -170,12 +177,13 @@ func New(cfg Config, link Link) (*Cluster, error) {
 		return nil, err
 	}
 	c := &Cluster{
-		cfg: cfg, log: cfg.Logger, metrics: newMetrics(cfg.Registerer), seeds: seeds,
+		cfg: cfg, log: cfg.Logger, metrics: newMetrics(cfg.Registerer),
 		changed: func() {}, dirty: make(chan struct{}, 1), tell: make(chan struct{}, 1),
 	}
 	c.nodes.Store(&[]node.Info{})
+	c.seeds.Store(&seeds)
 	c.table = newTable(cfg.Self.ID, c.metrics)
-	c.transport = newTransport(link, c.table.addrOf, c.metrics)
+	c.transport = newTransport(link, c.table, c.metrics)
 	c.speaker = newSpeaker(c)
 	c.epoch = cfg.Word().Epoch
 	c.meta, c.speaker.labels = encodeMeta(facts{
@@ -190,6 +198,19 @@ func (c *Cluster) OnChange(f func()) { c.changed = f }
 // Nodes are the other nodes that are held to be alive, with the last word that gossip brought, sorted by ID. The
 // slice is immutable.
 func (c *Cluster) Nodes() []node.Info { return *c.nodes.Load() }
+
+// SetSeeds replaces the seeds. The fleet that was met stays met.
+func (c *Cluster) SetSeeds(in []string) error {
+	if len(in) > maxSeeds {
+		return fmt.Errorf("%d seeds, %d are possible", len(in), maxSeeds)
+	}
+	seeds, err := parseSeeds(in)
+	if err != nil {
+		return err
+	}
+	c.seeds.Store(&seeds)
+	return nil
+}
 
 // Packet takes a datagram that a link brought, and keeps data. It never blocks.
 func (c *Cluster) Packet(from node.ID, addr string, data []byte, at time.Time) {

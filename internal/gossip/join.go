@@ -87,7 +87,7 @@ func (c *Cluster) keepJoined(ctx context.Context, list *memberlist.Memberlist, a
 			c.log.Info("this node met others", "members", n, "after", time.Since(start).Round(time.Millisecond))
 		}
 		if reason := j.reason(); n == 0 && reason != "" && time.Since(start) > 10*time.Second && time.Since(warned) > warnInterval {
-			c.log.Warn("this node meets no other", "seeds", len(c.seeds), "reason", reason)
+			c.log.Warn("this node meets no other", "seeds", len(*c.seeds.Load()), "reason", reason)
 			warned = time.Now()
 		}
 		before = n
@@ -162,7 +162,7 @@ func (t *table) missing(alone bool, limit int) []node.ID {
 
 func (j *joiner) lookForSeeds(ctx context.Context, alone bool, limit int) {
 	known, own, lastLoss := j.known()
-	due := slices.DeleteFunc(slices.Clone(j.c.seeds), func(s *seed) bool {
+	due := slices.DeleteFunc(slices.Clone(*j.c.seeds.Load()), func(s *seed) bool {
 		return !alone && s.sure.After(lastLoss) && time.Since(s.sure) < seedsRecheck
 	})
 	slices.SortStableFunc(due, func(a, b *seed) int { return a.tried.Compare(b.tried) })

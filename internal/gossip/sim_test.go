@@ -1,6 +1,7 @@
 package gossip
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -36,6 +37,7 @@ type sim struct {
 	byID   map[node.ID]*simNode
 	linked map[[2]node.ID]bool
 	cut    func(from, to *simNode) bool // packets from one to the other are lost
+	keeps  func(a, b *simNode) bool     // who keeps links; nil: nobody, and all packets go to whom they are for
 	conns  map[*simConn]struct{}
 
 	started []*simNode
@@ -58,7 +60,9 @@ type simNode struct {
 	done    chan struct{}
 	stopped atomic.Bool // it takes and sends nothing any more
 	out     atomic.Int64
-	busy    atomic.Bool // the load changes all the time
+	dials   atomic.Int64
+	up      atomic.Pointer[[]node.Info] // links
+	busy    atomic.Bool                 // the load changes all the time
 
 	mu   sync.Mutex
 	word node.Word
@@ -75,12 +79,7 @@ func newSim(t testing.TB) *sim {
 func (s *sim) setCut(cut func(from, to *simNode) bool) {
 	s.mu.Lock()
 	s.cut = cut
-	for pair := range s.linked {
-		a, b := s.byID[pair[0]], s.byID[pair[1]]
-		if cut != nil && a != nil && b != nil && (cut(a, b) || cut(b, a)) {
-			delete(s.linked, pair)
-		}
-	}
+	s.unlink(func(a, b *simNode) bool { return cut != nil && (cut(a, b) || cut(b, a)) })
 	var broken []*simConn
 	for c := range s.conns {
 		if cut != nil && (cut(c.from, c.to) || cut(c.to, c.from)) {
@@ -131,7 +130,7 @@ func (n *simNode) SendGossip(to node.ID, addr string, data []byte) {
 			return
 		}
 		d += s.delay(o, n) + s.delay(n, o)
-		s.linked[pairOf(n.id, o.id)] = true
+		s.link(n, o)
 	}
 	time.AfterFunc(d, func() {
 		s.mu.Lock()
@@ -166,7 +165,7 @@ func (n *simNode) DialGossip(ctx context.Context, to node.ID, addr string) (net.
 		s.mu.Unlock()
 		return nil, errors.New("gone")
 	}
-	s.linked[pairOf(n.id, o.id)] = true
+	s.link(n, o)
 	near, far := net.Pipe()
 	a, b := &simConn{Conn: near, from: n, to: o}, &simConn{Conn: far, from: o, to: n}
 	s.conns[a], s.conns[b] = struct{}{}, struct{}{}
@@ -174,6 +173,63 @@ func (n *simNode) DialGossip(ctx context.Context, to node.ID, addr string) (net.
 	s.mu.Unlock()
 	c.Stream(n.id, n.addr, b)
 	return a, nil
+}
+
+// link notes that two nodes have one. The caller holds mu.
+func (s *sim) link(a, b *simNode) {
+	if s.linked[pairOf(a.id, b.id)] {
+		return
+	}
+	s.linked[pairOf(a.id, b.id)] = true
+	a.dials.Add(1)
+	if s.keeps != nil {
+		a.meet(b)
+		b.meet(a)
+	}
+}
+
+// meet adds a link to those that a node knows of. The caller holds mu.
+func (n *simNode) meet(o *simNode) {
+	up := slices.Clone(n.Peers())
+	if i, found := slices.BinarySearchFunc(up, o.id, func(p node.Info, id node.ID) int { return cmp.Compare(p.ID, id) }); !found {
+		up = slices.Insert(up, i, node.Info{ID: o.id, Addr: o.addr, Link: node.Link{Up: true, Known: true}})
+	}
+	n.up.Store(&up)
+}
+
+// unlink takes links away. The caller holds mu.
+func (s *sim) unlink(gone func(a, b *simNode) bool) {
+	for pair := range s.linked {
+		a, b := s.byID[pair[0]], s.byID[pair[1]]
+		if a == nil || b == nil || !gone(a, b) {
+			continue
+		}
+		delete(s.linked, pair)
+		for n, o := range map[*simNode]*simNode{a: b, b: a} {
+			up := slices.DeleteFunc(slices.Clone(n.Peers()), func(p node.Info) bool { return p.ID == o.id })
+			n.up.Store(&up)
+		}
+	}
+}
+
+// Peers implements [Link].
+func (n *simNode) Peers() []node.Info {
+	if up := n.up.Load(); up != nil {
+		return *up
+	}
+	return nil
+}
+
+// keep dials the members that the node keeps links to.
+func (n *simNode) keep() {
+	s := n.s
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for _, m := range n.c.Nodes() {
+		if o := s.byID[m.ID]; s.keeps != nil && o != nil && s.keeps(n, o) && n.reaches(o) && o.reaches(n) {
+			s.link(n, o)
+		}
+	}
 }
 
 type simConn struct {
@@ -234,6 +290,7 @@ func (n *simNode) start() {
 		s.t.Fatal(err)
 	}
 	c.OnChange(func() {
+		n.keep()
 		if f := n.watch.Load(); f != nil {
 			(*f)()
 		}
@@ -263,11 +320,7 @@ func (n *simNode) start() {
 func (n *simNode) kill() {
 	n.s.mu.Lock()
 	n.stopped.Store(true)
-	for pair := range n.s.linked {
-		if pair[0] == n.id || pair[1] == n.id {
-			delete(n.s.linked, pair)
-		}
-	}
+	n.s.unlink(func(a, b *simNode) bool { return a == n || b == n })
 	if n.s.byAddr[n.addr] == n {
 		delete(n.s.byAddr, n.addr)
 	}

@@ -82,6 +82,13 @@ func (t *table) addrOf(id node.ID) string {
 	return ""
 }
 
+func (t *table) member(id node.ID) bool {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	_, ok := t.members[id]
+	return ok
+}
+
 func (t *table) admit(id node.ID) error {
 	t.mu.Lock()
 	defer t.mu.Unlock()

@@ -1,11 +1,14 @@
 package gossip
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
 	"io"
+	"math/rand/v2"
 	"net"
+	"slices"
 	"sync"
 	"time"
 
@@ -33,6 +36,7 @@ const (
 type transport struct {
 	link    Link
 	addrOf  func(node.ID) string
+	member  func(node.ID) bool
 	metrics *metrics
 	packets chan *memberlist.Packet
 	streams chan net.Conn
@@ -47,10 +51,10 @@ type transport struct {
 
 var _ memberlist.NodeAwareTransport = (*transport)(nil)
 
-func newTransport(link Link, addrOf func(node.ID) string, m *metrics) *transport {
+func newTransport(link Link, t *table, m *metrics) *transport {
 	ctx, cancel := context.WithCancel(context.Background())
 	return &transport{
-		link: link, addrOf: addrOf, metrics: m, ctx: ctx, cancel: cancel, conns: map[*conn]struct{}{},
+		link: link, addrOf: t.addrOf, member: t.member, metrics: m, ctx: ctx, cancel: cancel, conns: map[*conn]struct{}{},
 		packets: make(chan *memberlist.Packet, packetQueue), streams: make(chan net.Conn, streamQueue),
 	}
 }
@@ -107,12 +111,31 @@ func (t *transport) WriteTo(b []byte, addr string) (time.Time, error) {
 // its own fault and stop probing.
 func (t *transport) WriteToAddress(b []byte, a memberlist.Address) (time.Time, error) {
 	to, addr := t.target(a)
+	if to != "" && t.member(to) && tells(b) {
+		to, addr = t.carrier(to, addr)
+	}
 	if (to != "" || addr != "") && t.ctx.Err() == nil {
 		t.metrics.messages[dirOut].Inc()
 		t.metrics.bytes[dirOut].Add(float64(len(b)))
 		t.link.SendGossip(to, addr, b)
 	}
 	return time.Now(), nil
+}
+
+// carrier is who gets news for a member: itself when it has a link, else any node that has one. Who is no member is not
+// spared the dial: news may be how it learns that it was taken for dead.
+func (t *transport) carrier(to node.ID, addr string) (node.ID, string) {
+	peers := t.link.Peers()
+	if i, ok := slices.BinarySearchFunc(peers, to, func(p node.Info, id node.ID) int { return cmp.Compare(p.ID, id) }); ok && peers[i].Link.Up {
+		return to, addr
+	}
+	first := rand.N(max(1, len(peers)))
+	for i := range peers {
+		if p := &peers[(first+i)%len(peers)]; p.Link.Up {
+			return p.ID, p.Addr
+		}
+	}
+	return to, addr
 }
 
 // target turns memberlist's idea of a node into the link's.
@@ -259,51 +282,4 @@ func (a peerAddr) String() string {
 		return placeholder
 	}
 	return a.addr
-}
-
-// memberlist's message types that matter before memberlist sees them.
-const (
-	typeCompound = 7
-	typeCompress = 9
-	typeEncrypt  = 10
-	typeCRC      = 12
-	typeLabel    = 244
-	maxNesting   = 4
-)
-
-// plain says that a packet holds nothing compressed: nobody here sends that, and 1 KiB of it can become 40 MiB.
-func plain(b []byte) bool {
-	if len(b) > 2*MaxPacket {
-		return false
-	}
-	if len(b) >= 2 && b[0] == typeLabel {
-		if len(b) < 2+int(b[1]) {
-			return false
-		}
-		b = b[2+int(b[1]):]
-	}
-	return plainMessage(b, 0)
-}
-
-func plainMessage(b []byte, depth int) bool {
-	switch {
-	case len(b) == 0 || depth > maxNesting || b[0] == typeCompress || b[0] == typeEncrypt:
-		return false
-	case b[0] == typeCRC && len(b) > 5: // memberlist looks for it once; deeper it is no message at all
-		return plainMessage(b[5:], depth+1)
-	case b[0] != typeCompound:
-		return true
-	case len(b) < 2 || len(b) < 2+2*int(b[1]):
-		return false
-	}
-	parts := int(b[1])
-	rest := b[2+2*parts:]
-	for i := range parts {
-		n := int(b[2+2*i])<<8 | int(b[3+2*i])
-		if n > len(rest) || !plainMessage(rest[:n], depth+1) {
-			return false
-		}
-		rest = rest[n:]
-	}
-	return true
 }

@@ -54,6 +54,7 @@ type Word struct {
 	Models     []Served      // ready to serve
 	Load       float64       // work queued and running over what the node takes, 0 to 1
 	QueueDelay time.Duration // how long a small request would wait now
+	Catalog    string        // hex SHA-256 of what it knows of models, a document that it gives out; "" when it tells nothing
 	Epoch      uint64        // of the process: grows with each start of the node
 	Seq        uint64        // grows with each word of an epoch
 }

@@ -103,6 +103,8 @@ type Config struct {
 	Group string
 	// Started is when the process started. Default: when New was called.
 	Started time.Time
+	// Sync is how models arrive by themselves. Default nil: none does.
+	Sync Sync
 	// Logger gets net/http's complaints, at debug. Default: discarded.
 	Logger *slog.Logger
 }
@@ -131,7 +133,7 @@ func New(cfg Config, n Node) (*Server, error) {
 		return nil, fmt.Errorf("admin socket: the path may have %d bytes at most, %s has %d", maxPath, cfg.Path, len(cfg.Path))
 	}
 	mux := http.NewServeMux()
-	mux.Handle(adminv1connect.NewAdminServiceHandler(&service{node: n, started: cfg.Started}))
+	mux.Handle(adminv1connect.NewAdminServiceHandler(&service{node: n, sync: cfg.Sync, started: cfg.Started}))
 	mux.HandleFunc("/debug/pprof/", pprof.Index)
 	mux.HandleFunc("/debug/pprof/cmdline", pprof.Cmdline)
 	mux.HandleFunc("/debug/pprof/profile", pprof.Profile)

@@ -20,6 +20,7 @@ import (
 // service is akidb.admin.v1.AdminService over a Node. Its callers are operators: errors go out whole.
 type service struct {
 	node    Node
+	sync    Sync // nil: no model arrives by itself
 	started time.Time
 }
 
