@@ -140,7 +140,12 @@ func (m *mesh) runLinks(ctx context.Context) error {
 	defer wg.Wait()
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
-	wg.Go(func() { m.address.run(ctx, m.log, m.links.Observed, m.links.Moved) })
+	wg.Go(func() {
+		m.address.run(ctx, m.log, m.links.Observed, func() {
+			m.links.Moved()
+			m.cluster.SetAddr(m.address.String())
+		})
+	})
 	return m.links.Run(ctx)
 }
 

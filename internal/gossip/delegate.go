@@ -17,7 +17,7 @@ import (
 type delegate struct{ c *Cluster }
 
 // NodeMeta implements [memberlist.Delegate].
-func (d *delegate) NodeMeta(int) []byte { return d.c.meta }
+func (d *delegate) NodeMeta(int) []byte { return d.c.advert.Load().meta }
 
 // NotifyMsg takes a word that another node sent on.
 func (d *delegate) NotifyMsg(b []byte) {
@@ -80,7 +80,7 @@ func (d *delegate) NotifyAlive(n *memberlist.Node) error {
 // checkClone notices another machine of this node's name. What an earlier process of this node said has a lower
 // epoch.
 func (c *Cluster) checkClone(meta []byte, f facts) {
-	if bytes.Equal(meta, c.meta) || f.epoch < c.epoch {
+	if c.advert.Load().own(meta) || f.epoch < c.epoch {
 		return
 	}
 	c.metrics.clones.Inc()

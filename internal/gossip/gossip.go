@@ -162,8 +162,9 @@ type Cluster struct {
 	dirty     chan struct{} // 1
 	tell      chan struct{} // 1
 	started   atomic.Bool
-	epoch     uint64 // of this process, as in meta
-	meta      []byte
+	epoch     uint64 // of this process, as in the advert
+	advert    atomic.Pointer[advert]
+	moved     chan struct{} // 1
 }
 
 // New makes a Cluster that does nothing before Run.
@@ -178,7 +179,7 @@ func New(cfg Config, link Link) (*Cluster, error) {
 	}
 	c := &Cluster{
 		cfg: cfg, log: cfg.Logger, metrics: newMetrics(cfg.Registerer),
-		changed: func() {}, dirty: make(chan struct{}, 1), tell: make(chan struct{}, 1),
+		changed: func() {}, dirty: make(chan struct{}, 1), tell: make(chan struct{}, 1), moved: make(chan struct{}, 1),
 	}
 	c.nodes.Store(&[]node.Info{})
 	c.seeds.Store(&seeds)
@@ -186,9 +187,9 @@ func New(cfg Config, link Link) (*Cluster, error) {
 	c.transport = newTransport(link, c.table, c.metrics)
 	c.speaker = newSpeaker(c)
 	c.epoch = cfg.Word().Epoch
-	c.meta, c.speaker.labels = encodeMeta(facts{
-		region: cfg.Self.Region, zone: cfg.Self.Zone, addr: cfg.Self.Addr, version: cfg.Self.Version, epoch: c.epoch, labels: cfg.Self.Labels,
-	}, memberlist.MetaMaxSize)
+	meta, rest := c.newMeta(cfg.Self.Addr)
+	c.speaker.labels = rest
+	c.advert.Store(&advert{meta: meta})
 	return c, nil
 }
 
@@ -255,6 +256,7 @@ func (c *Cluster) Run(ctx context.Context) error {
 	defer stop()
 	loops.Go(func() { c.publish(inner, list) })
 	loops.Go(func() { c.speaker.run(inner) })
+	loops.Go(func() { c.readvertise(inner, list) })
 	loops.Go(func() { c.keepJoined(inner, list, &joins) })
 	<-ctx.Done()
 	stop()
