@@ -27,6 +27,7 @@ const defaultConfig = "/etc/akidbd/akidbd.yaml"
 type configFlags struct {
 	file   string
 	models []string
+	chosen *string // the file of the first load: one that is missing later fails a reload
 }
 
 func (f *configFlags) add(cmd *cobra.Command) {
@@ -37,13 +38,14 @@ func (f *configFlags) add(cmd *cobra.Command) {
 
 // path is the file to read, "" for none.
 func (f *configFlags) path() string {
-	if f.file != "" {
-		return f.file
+	if f.chosen == nil {
+		path := f.file
+		if _, err := os.Stat(defaultConfig); path == "" && !errors.Is(err, os.ErrNotExist) {
+			path = defaultConfig
+		}
+		f.chosen = &path
 	}
-	if _, err := os.Stat(defaultConfig); err == nil {
-		return defaultConfig
-	}
-	return ""
+	return *f.chosen
 }
 
 // load reads file, environment and flags.

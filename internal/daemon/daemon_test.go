@@ -281,6 +281,37 @@ func TestReloadMovesTheDefaultAndRepairs(t *testing.T) {
 	}
 }
 
+// TestReloadKeepsWhatServes: a model whose successor cannot be loaded serves on under all its names, and goes when the
+// successor is there.
+func TestReloadKeepsWhatServes(t *testing.T) {
+	r := newRig(t, nil)
+	late := filepath.Join(t.TempDir(), "late")
+	r.cfg.Models = []config.Model{{Name: "late", Path: late, Precision: "fp32", Default: true}}
+	if _, err := r.Reload(t.Context()); err == nil || !strings.Contains(err.Error(), "late") {
+		t.Fatalf("a model without files: %v", err)
+	}
+	for _, body := range []string{`{"text": "one", "model": "tiny"}`, `{"text": "one"}`} {
+		if status, got, _ := r.embed(t, body); status != http.StatusOK || !strings.Contains(got, `"tiny@`) {
+			t.Errorf("%s after the reload failed: %d %.200s", body, status, got)
+		}
+	}
+	if status, _ := r.get(t, "/readyz"); status != http.StatusOK {
+		t.Errorf("/readyz is %d", status)
+	}
+	if err := os.CopyFS(late, os.DirFS(testmodels.Dir(t, testmodels.DistilBERT))); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := r.Reload(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	if status, got, _ := r.embed(t, `{"text": "one"}`); status != http.StatusOK || !strings.Contains(got, `"late@`) {
+		t.Errorf("the default after the second reload: %d %.200s", status, got)
+	}
+	if status, _, _ := r.embed(t, `{"text": "one", "model": "tiny"}`); status != http.StatusNotFound {
+		t.Errorf("the model that is gone answers %d", status)
+	}
+}
+
 // TestNewSaysWhatCannotBeHad and leaves nothing open.
 func TestNewSaysWhatCannotBeHad(t *testing.T) {
 	r := newRig(t, nil)

@@ -38,31 +38,30 @@ func hold(c *config.Config) time.Duration {
 }
 
 func (d *Daemon) runModels(ctx context.Context, ready func()) error {
-	ready()
-	if err := d.loadModels(ctx); err != nil {
+	d.reloading.Lock() // a reload waits for the first load
+	cfg := d.cfg.Load()
+	if err := d.engine.Configure(allSettings(cfg)); err != nil { // before a request comes: a model that loads is not one that is unknown
+		d.reloading.Unlock()
 		return err
 	}
+	ready()
+	d.loadModels(ctx, cfg)
+	d.reloading.Unlock()
 	<-ctx.Done()
 	return nil
 }
 
 // loadModels brings the configured models into the engine, one after the other. The node is Ready when each was
 // tried and one answers; a model that fails leaves the others serving.
-func (d *Daemon) loadModels(ctx context.Context) error {
-	d.reloading.Lock() // a reload waits for the first load
-	defer d.reloading.Unlock()
+func (d *Daemon) loadModels(ctx context.Context, cfg *config.Config) {
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
 	defer context.AfterFunc(d.draining, cancel)()
-	cfg := d.cfg.Load()
-	if err := d.engine.Configure(allSettings(cfg)); err != nil {
-		return err
-	}
 	for _, m := range cfg.Models {
 		if m.Path == "" {
 			continue
 		}
-		if err := d.install(ctx, cfg, m); err != nil && ctx.Err() == nil {
+		if err := d.install(ctx, cfg, m, nil); err != nil && ctx.Err() == nil {
 			d.log.Error("model is not served", "model", m.Name, "path", m.Path, "err", err)
 		}
 	}
@@ -74,14 +73,15 @@ func (d *Daemon) loadModels(ctx context.Context) error {
 		d.tell()
 		close(d.loaded)
 	}
-	return nil
 }
 
 // install copies a model into the store, where nobody else writes, and serves it from there. One that serves
-// already, same content and same settings, is left alone.
-func (d *Daemon) install(ctx context.Context, cfg *config.Config, m config.Model) error {
+// already, same content and same settings, is left alone. Aliases that are taken are left where they lead.
+func (d *Daemon) install(ctx context.Context, cfg *config.Config, m config.Model, taken map[string]bool) error {
+	s := settings(cfg, m)
+	s.Aliases = slices.DeleteFunc(s.Aliases, func(a string) bool { return taken[a] })
 	if m.Path == "" {
-		return d.installSynced(ctx, cfg, m)
+		return d.installSynced(ctx, m, s)
 	}
 	started := time.Now()
 	entry, err := d.bringIn(ctx, m)
@@ -90,11 +90,12 @@ func (d *Daemon) install(ctx context.Context, cfg *config.Config, m config.Model
 		return err
 	}
 	d.log.Debug("model is in the store", "model", entry.Model, "dir", entry.Dir, "bytes", entry.Bytes, "seconds", time.Since(started).Seconds())
-	s := settings(cfg, m)
-	if now, with, ok := d.engine.Serving(m.Name); ok && now.Digest == entry.Model.Digest && reflect.DeepEqual(with, s) {
+	if now, with, ok := d.engine.Serving(m.Name); ok && now.Digest == entry.Model.Digest && alike(with, s) {
 		return nil
 	}
 	entry.Model.Precision = m.Precision
+	d.installs.Lock()
+	defer d.installs.Unlock()
 	return d.engine.Install(ctx, entry.Model, entry.Dir, s)
 }
 
@@ -104,6 +105,12 @@ func (d *Daemon) bringIn(ctx context.Context, m config.Model) (store.Entry, erro
 		return d.fromHub(ctx, m)
 	}
 	return d.store.Import(ctx, m.Name, m.Path, nil)
+}
+
+// alike says whether two settings need no other load: aliases are moved without one.
+func alike(a, b infer.Settings) bool {
+	a.Aliases, b.Aliases = nil, nil
+	return reflect.DeepEqual(a, b)
 }
 
 func allSettings(cfg *config.Config) map[string]infer.Settings {

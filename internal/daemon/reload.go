@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"strings"
 	"sync"
 	"time"
@@ -60,7 +61,7 @@ func (d *Daemon) takeOver(ctx context.Context) (done admin.Reloaded, err error) 
 	d.cfg.Store(cfg)
 	done.Applied, _ = config.Changes(old, cfg)
 	_, done.NeedsRestart = config.Changes(d.opt.Config, cfg)
-	err = errors.Join(d.changePeers(cfg), d.changeModels(ctx, old, cfg))
+	err = errors.Join(d.changePeers(cfg), d.changeModels(ctx, cfg))
 	d.log.Info("configuration reloaded", "applied", done.Applied, "needs_restart", done.NeedsRestart)
 	return done, err
 }
@@ -114,23 +115,63 @@ func (d *Daemon) changePeers(cfg *config.Config) error {
 	return d.mesh.cluster.SetSeeds(cfg.Gossip.Seeds)
 }
 
-// changeModels removes what is gone and installs what does not serve as it should: a new model, other content
-// under the same path, other settings, or one that failed before.
-func (d *Daemon) changeModels(ctx context.Context, old, cfg *config.Config) error {
-	wanted := allSettings(cfg)
-	for _, m := range old.Models {
-		if _, ok := wanted[m.Name]; !ok {
-			d.engine.Remove(m.Name)
-		}
-	}
-	errs := []error{d.engine.Configure(wanted)}
+// changeModels installs what does not serve as it should (a new model, other content under the same path, other
+// settings, or one that failed before), then moves the aliases, and removes what is gone only when nothing failed:
+// the model that was to take its place may be the one that did.
+func (d *Daemon) changeModels(ctx context.Context, cfg *config.Config) error {
 	if d.sync != nil {
 		d.sync.SetModels(cfg.SyncedModels())
 	}
+	wanted, served := allSettings(cfg), map[string][]string{}
+	for _, info := range d.engine.Models() {
+		served[info.Model.Name] = info.Aliases
+	}
+	var errs []error
+	failed := map[string]bool{}
 	for _, m := range cfg.Models {
-		if err := d.install(ctx, cfg, m); err != nil {
+		if err := d.install(ctx, cfg, m, elsewhere(served, m.Name)); err != nil {
 			errs = append(errs, fmt.Errorf("model %s is not changed: %w", m.Name, err))
+			_, _, ok := d.engine.Serving(m.Name)
+			failed[m.Name] = !ok
 		}
 	}
-	return errors.Join(errs...)
+	var gone []string
+	for name := range served {
+		if _, ok := wanted[name]; !ok {
+			gone = append(gone, name)
+		}
+	}
+	if len(errs) == 0 {
+		for _, name := range gone {
+			d.engine.Remove(name)
+		}
+		return d.engine.Configure(wanted)
+	}
+	for name, s := range wanted { // what serves keeps what a model that does not serve would take
+		if failed[name] {
+			s.Aliases = slices.DeleteFunc(s.Aliases, func(a string) bool { return elsewhere(served, name)[a] })
+			wanted[name] = s
+		}
+	}
+	for _, name := range gone {
+		if _, s, ok := d.engine.Serving(name); ok {
+			s.Aliases = slices.DeleteFunc(slices.Clone(served[name]), func(a string) bool {
+				return slices.ContainsFunc(cfg.Models, func(m config.Model) bool { return slices.Contains(wanted[m.Name].Aliases, a) })
+			})
+			wanted[name] = s
+		}
+	}
+	return errors.Join(append(errs, d.engine.Configure(wanted))...)
+}
+
+// elsewhere are the names and aliases that lead to other models than this one.
+func elsewhere(served map[string][]string, name string) map[string]bool {
+	taken := map[string]bool{}
+	for other, aliases := range served {
+		taken[other] = other != name
+		for _, a := range aliases {
+			taken[a] = taken[a] || other != name
+		}
+	}
+	return taken
 }

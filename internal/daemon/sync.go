@@ -6,13 +6,13 @@ import (
 	"fmt"
 	"io"
 	"path/filepath"
-	"reflect"
 	"time"
 
 	"github.com/akidb/akidbd/internal/api"
 	"github.com/akidb/akidbd/internal/api/admin"
 	"github.com/akidb/akidbd/internal/config"
 	"github.com/akidb/akidbd/internal/embedding"
+	"github.com/akidb/akidbd/internal/infer"
 	"github.com/akidb/akidbd/internal/node"
 	"github.com/akidb/akidbd/internal/peer"
 	"github.com/akidb/akidbd/internal/store"
@@ -179,7 +179,9 @@ type installer struct{ *Daemon }
 
 // Install serves a version under the settings of the configuration.
 func (i installer) Install(ctx context.Context, m embedding.Model, dir string) error {
-	cfg := i.cfg.Load()
+	i.installs.Lock()
+	defer i.installs.Unlock()
+	cfg := i.cfg.Load() // with the lock: a reload that comes now installs again
 	for _, c := range cfg.Models {
 		if c.Name == m.Name {
 			m.Precision = c.Precision
@@ -209,13 +211,14 @@ func (i installer) Serving(name string) string {
 func (i installer) Fail(name string, err error) { i.engine.Fail(name, err) }
 
 // installSynced serves what there is of a model that arrives by itself, under the settings of now.
-func (d *Daemon) installSynced(ctx context.Context, cfg *config.Config, m config.Model) error {
-	e, ok := d.sync.Local(m.Name)
+func (d *Daemon) installSynced(ctx context.Context, m config.Model, s infer.Settings) error {
+	d.installs.Lock()
+	defer d.installs.Unlock()
+	e, ok := d.sync.Local(m.Name) // under the lock: a version that was swapped in meanwhile is the one of now
 	if !ok {
 		return nil // it comes
 	}
-	s := settings(cfg, m)
-	if now, with, ok := d.engine.Serving(m.Name); !ok || now.Digest == e.Model.Digest && reflect.DeepEqual(with, s) {
+	if now, with, ok := d.engine.Serving(m.Name); !ok || now.Digest == e.Model.Digest && alike(with, s) {
 		return nil
 	}
 	e.Model.Precision = m.Precision
