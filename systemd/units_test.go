@@ -71,7 +71,8 @@ func TestExposure(t *testing.T) {
 	analyze(t, "security", "--offline=true", "--threshold=20", "--no-pager", unit(t))
 }
 
-// TestOldSystems: directives that systemd 245, of JetPack 5, takes for mistakes are not used in the unit.
+// TestOldSystems: nothing in the unit needs more than systemd 245, of JetPack 5. What that does not know, such as
+// ProtectProc=, it says in its log and leaves out.
 func TestOldSystems(t *testing.T) {
 	data, err := os.ReadFile("akidbd.service")
 	if err != nil {

@@ -23,7 +23,7 @@ type adminFlags struct {
 }
 
 func (f *adminFlags) add(cmd *cobra.Command) {
-	cmd.Flags().StringVar(&f.socket, "socket", os.Getenv("AKIDB_ADMIN_SOCKET"), "admin socket of the daemon (default the running user's, then "+config.SystemAdminSocket+"; or $AKIDB_ADMIN_SOCKET)")
+	cmd.Flags().StringVar(&f.socket, "socket", os.Getenv("AKIDB_ADMIN_SOCKET"), "admin socket of the daemon (default the running user's, "+config.SystemAdminSocket+", that of "+defaultConfig+"; or $AKIDB_ADMIN_SOCKET)")
 	cmd.Flags().BoolVar(&f.json, "json", false, "print JSON")
 }
 
@@ -37,12 +37,22 @@ func (f *adminFlags) connect(ctx context.Context) (adminv1connect.AdminServiceCl
 	}
 	own := config.DefaultAdminSocket(os.Getenv, os.Getuid())
 	c, err := admin.Dial(ctx, own)
-	if err != nil && own != config.SystemAdminSocket {
-		if c, err2 := admin.Dial(ctx, config.SystemAdminSocket); err2 == nil {
+	if err == nil {
+		return c, nil
+	}
+	others := []string{config.SystemAdminSocket}
+	if cfg, err := config.Load((&configFlags{}).path(), os.Environ()); err == nil { // as `systemctl reload` needs it
+		others = append(others, cfg.Admin.Socket)
+	}
+	for _, path := range others {
+		if path == "" || path == own {
+			continue
+		}
+		if c, err := admin.Dial(ctx, path); err == nil {
 			return c, nil
 		}
 	}
-	return c, err
+	return nil, err
 }
 
 // adminCommand finishes a command that asks the running daemon and shows the answer, as JSON with --json.

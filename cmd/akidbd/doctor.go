@@ -16,8 +16,10 @@ import (
 	"golang.org/x/term"
 
 	"github.com/akidb/akidbd/cmd/akidbd/doctor"
+	"github.com/akidb/akidbd/internal/config"
 	adminv1 "github.com/akidb/akidbd/internal/gen/akidb/admin/v1"
 	"github.com/akidb/akidbd/internal/infer/ort"
+	"github.com/akidb/akidbd/internal/sync/bucket"
 )
 
 // daemonUser is whom the packages let the daemon run as.
@@ -74,7 +76,24 @@ func theMachine(flags *configFlags, admin *adminFlags, cmd *cobra.Command) docto
 		Node:    func(ctx context.Context) (doctor.Node, error) { return askNode(ctx, admin, cmd) },
 	}
 	m.Config, m.ConfigErr = flags.load()
+	if m.Config != nil && m.Config.Sync.Bucket != "" {
+		m.Bucket = func(ctx context.Context) (string, error) { return m.Config.Sync.Bucket, readBucket(ctx, m.Config.Sync) }
+	}
 	return m
+}
+
+// readBucket lists what there is first.
+func readBucket(ctx context.Context, c config.Sync) error {
+	ctx, cancel := context.WithTimeout(ctx, 10*time.Second)
+	defer cancel()
+	b, err := bucket.OpenS3(ctx, bucket.S3Config{URL: c.Bucket, Endpoint: c.Endpoint, Region: c.AWSRegion, PathStyle: c.PathStyle})
+	if err != nil {
+		return err
+	}
+	for _, err = range b.List(ctx, "") {
+		break
+	}
+	return errors.Join(err, b.Close())
 }
 
 func findUser(name string) doctor.Owner {
@@ -128,6 +147,7 @@ func askNode(ctx context.Context, flags *adminFlags, cmd *cobra.Command) (n doct
 		}
 	}
 	for _, c := range s.Checks {
+		n.Bucket = n.Bucket || c.Name == "s3" && c.State != "disabled"
 		if c.State == "failing" {
 			n.Checks[c.Name] = c.Reason
 		}

@@ -74,7 +74,7 @@ var arrows = map[string][]string{
 	"cmd/akidbd": {
 		"conf", "cmd/akidbd/bench", "cmd/akidbd/client", "cmd/akidbd/modelctl", "cmd/akidbd/doctor", "internal/api/admin", "internal/config", "internal/daemon",
 		"internal/gen/akidb/admin/v1", "internal/gen/akidb/admin/v1/adminv1connect", "internal/infer", "internal/infer/ort", "internal/infer/worker",
-		"internal/node", "internal/pki",
+		"internal/node", "internal/pki", "internal/sync/bucket",
 		"internal/telemetry",
 	},
 	"cmd/akidbd/bench":  {"cmd/akidbd/client", "internal/loadgen"},

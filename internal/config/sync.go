@@ -46,7 +46,7 @@ type Remote struct {
 	// Bucket, Endpoint, AWSRegion and PathStyle are as in Sync.
 	Bucket    string `yaml:"bucket" reload:"restart"`
 	Endpoint  string `yaml:"endpoint" reload:"restart"`
-	AWSRegion  string `yaml:"aws_region" reload:"restart"`
+	AWSRegion string `yaml:"aws_region" reload:"restart"`
 	PathStyle bool   `yaml:"path_style" reload:"restart"`
 }
 

@@ -73,6 +73,7 @@ type Daemon struct {
 	speaker speaker
 
 	reloading sync.Mutex // held while models are brought in
+	installs  sync.Mutex // held while one is put into the engine
 	reloads   reloads
 	manager   *manager
 	metrics   metrics

@@ -93,20 +93,31 @@ func (d *Daemon) helped() bool {
 	})
 }
 
-// Embed is the router's, but for a node that has just started: before it met the others it does not know what the
-// fleet serves, so a model that it does not have is asked for again when it did.
+// Embed is the router's, but for a node that has just started. Before it met the others it does not know what the
+// fleet serves, so a model that it does not have is asked for again when it did. A lone node has nobody else to ask:
+// requests wait until its models were loaded, so that a restart behind a socket of systemd fails none.
 func (d *Daemon) Embed(ctx context.Context, req embedding.Request) (embedding.Result, error) {
 	res, err := d.router.Embed(ctx, req)
-	if err == nil || d.mesh == nil || embedding.AsError(err).Code != embedding.CodeModelNotFound {
+	if err == nil {
+		return res, nil
+	}
+	var settled <-chan struct{}
+	switch code := embedding.AsError(err).Code; {
+	case d.mesh != nil && code == embedding.CodeModelNotFound:
+		settled = d.mesh.directory.met
+	case d.mesh == nil && code == embedding.CodeUnavailable:
+		settled = d.loaded
+	default:
 		return res, err
 	}
 	select {
-	case <-d.mesh.directory.met:
+	case <-settled:
 		return res, err
 	default:
 	}
 	select {
-	case <-d.mesh.directory.met:
+	case <-settled:
+	case <-d.draining.Done():
 	case <-ctx.Done():
 	}
 	return d.router.Embed(ctx, req)

@@ -65,7 +65,7 @@ func (m *manager) ping(ctx context.Context) {
 	every(ctx, m.watchdog/4, func() {
 		now := m.beat()
 		if !now.After(last) {
-			m.notify(fmt.Sprintf("STATUS=the engine hangs: no sign of life for %v", time.Since(now).Round(time.Second)))
+			m.say(hung(now))
 			return
 		}
 		last = now
@@ -94,7 +94,7 @@ func (m *manager) stop(budget time.Duration) {
 	m.mu.Lock()
 	m.stopping = true
 	m.mu.Unlock()
-	m.notify("STOPPING=1", extension(budget), m.statusNow())
+	m.notify("STOPPING=1", extension(budget), "STATUS=draining: answers what it has taken, then stops")
 }
 
 // wait notes a reload, which may have to wait for its turn; done ends it.
@@ -122,11 +122,30 @@ func (m *manager) reload() (done func()) {
 		m.log.Warn("no monotonic clock for the service manager", "err", err)
 	}
 	m.notify("RELOADING=1", fmt.Sprintf("MONOTONIC_USEC=%d", now.Nano()/1000), "STATUS=taking over the configuration")
-	return func() { m.notify("READY=1", m.statusNow()) }
+	return func() {
+		m.mu.Lock()
+		stopping := m.stopping
+		m.mu.Unlock()
+		if stopping { // the drain has said more since
+			m.notify("READY=1")
+			return
+		}
+		m.notify("READY=1", m.statusNow())
+	}
 }
 
-func (m *manager) tellStatus() {
-	status := m.status()
+// hung says what an engine looks like whose last sign of life was then; zero: a load is over its limit.
+func hung(beat time.Time) string {
+	if beat.IsZero() {
+		return "the engine hangs: a load is over engine.load_timeout"
+	}
+	return fmt.Sprintf("the engine hangs: no sign of life for %v", time.Since(beat).Round(time.Second))
+}
+
+func (m *manager) tellStatus() { m.say(m.status()) }
+
+// say changes the status line when it is another one.
+func (m *manager) say(status string) {
 	m.mu.Lock()
 	news := status != m.told
 	m.told = status

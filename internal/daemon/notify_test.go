@@ -2,8 +2,10 @@ package daemon
 
 import (
 	"context"
+	"io"
 	"log/slog"
 	"net"
+	"net/http"
 	"os"
 	"slices"
 	"strings"
@@ -14,6 +16,7 @@ import (
 
 	"github.com/akidb/akidbd/internal/api/admin"
 	"github.com/akidb/akidbd/internal/config"
+	"github.com/akidb/akidbd/internal/infer"
 )
 
 // told is a service manager that keeps what it is told.
@@ -270,4 +273,45 @@ func TestBoard(t *testing.T) {
 	if line := r.statusLine(); !strings.Contains(line, "akidbd doctor") {
 		t.Errorf("status line %q", line)
 	}
+}
+
+// TestRequestsOfAStartingNode: a lone node lets requests wait for its models instead of failing them; whom it cannot
+// serve is told so.
+func TestRequestsOfAStartingNode(t *testing.T) {
+	hold := make(chan struct{})
+	free, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	var asked sync.WaitGroup
+	newRigWith(t, func(o *Options) {
+		open := o.Open
+		o.Listeners = []net.Listener{free}
+		o.Open = func(ctx context.Context, a infer.Artifact, opt infer.Options) (infer.Backend, error) {
+			<-hold
+			return open(ctx, a, opt)
+		}
+		o.Notify = func(state string) error {
+			if !strings.HasPrefix(state, "READY=1") {
+				return nil
+			}
+			// Sockets are bound, nothing is loaded: the moment in which systemctl start comes back.
+			for _, body := range []string{`{"text": "one"}`, `{"text": "two", "model": "tiny"}`} {
+				asked.Go(func() {
+					res, err := http.Post("http://"+free.Addr().String()+"/api/v1/embed", "application/json", strings.NewReader(body))
+					if err != nil {
+						t.Error(err)
+						return
+					}
+					defer res.Body.Close()
+					if text, _ := io.ReadAll(res.Body); res.StatusCode != http.StatusOK {
+						t.Errorf("%s: %d %s", body, res.StatusCode, text)
+					}
+				})
+			}
+			time.AfterFunc(200*time.Millisecond, func() { close(hold) })
+			return nil
+		}
+	}, func(c *config.Config) { c.Listen[0].Address = free.Addr().String() })
+	asked.Wait()
 }

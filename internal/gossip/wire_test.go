@@ -168,6 +168,17 @@ func TestPlain(t *testing.T) {
 			t.Errorf("%v is refused", ok)
 		}
 	}
+	alive, user := []byte{4, 1}, []byte{8, 1}
+	for _, p := range [][]byte{alive, append(label, crc(compound(alive, user))...)} {
+		if !tells(p) {
+			t.Errorf("%v is no news", p)
+		}
+	}
+	for _, p := range [][]byte{ping, append(label, crc(compound(user, []byte{typeAck, 1}))...), compound(alive, ping), {typeNack, 1}, {typeIndirect, 1}} {
+		if tells(p) {
+			t.Errorf("%v asks or answers", p)
+		}
+	}
 	deep := ping
 	for range 10 {
 		deep = compound(deep)

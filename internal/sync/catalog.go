@@ -19,7 +19,8 @@ import (
 // Limits of the catalog: what is over them is not taken.
 const (
 	maxModels   = 1000
-	maxVersions = 1000 // manifests of one model
+	maxVersions = 1000      // manifests of one model
+	maxCatalog  = 128 << 20 // bytes of all manifests
 )
 
 // maxAhead is how far ahead of this node's wall clock a manifest may be: one from a node whose clock is wrong must
@@ -45,6 +46,7 @@ type catalog struct {
 	models map[string][]*record // sorted, oldest first
 	bySHA  map[string]*record
 	blobs  map[string]int64 // size by SHA-256, of the files of all manifests
+	bytes  int              // of all manifests
 }
 
 func openCatalog(dir string, keys Keys, clock *Hybrid, now func() time.Time) (*catalog, []error) {
@@ -115,6 +117,9 @@ func (c *catalog) take(raw []byte, name, id string) (*record, error) {
 	if len(list) >= maxVersions {
 		return nil, fmt.Errorf("manifest of %s: there are %d manifests already, the limit: akidbd model gc", m.Name, maxVersions)
 	}
+	if c.bytes+len(raw) > maxCatalog {
+		return nil, fmt.Errorf("manifest of %s: all manifests would have %d bytes, the limit is %d: akidbd model gc", m.Name, c.bytes+len(raw), maxCatalog)
+	}
 	r := &record{Manifest: m, raw: raw, sha: sha}
 	i, same := slices.BinarySearchFunc(list, r, func(a, b *record) int {
 		return cmp.Or(cmp.Compare(a.Clock, b.Clock), strings.Compare(string(a.Node), string(b.Node)))
@@ -125,12 +130,14 @@ func (c *catalog) take(raw []byte, name, id string) (*record, error) {
 			return nil, nil
 		}
 		delete(c.bySHA, list[i].sha)
+		c.bytes -= len(list[i].raw)
 		list[i] = r
 	} else {
 		list = slices.Insert(list, i, r)
 	}
 	c.models[m.Name] = list
 	c.bySHA[sha] = r
+	c.bytes += len(raw)
 	for _, f := range m.Files {
 		c.blobs[f.SHA256] = f.Size
 	}

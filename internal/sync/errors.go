@@ -1,7 +1,6 @@
 package sync
 
 import (
-	"context"
 	"errors"
 	"fmt"
 	"io"
@@ -73,8 +72,6 @@ func reasonOf(err error) Reason {
 
 // lasting says that the version itself is at fault: a try in a second would fail like the last.
 func (r Reason) lasting() bool { return r == ReasonCorrupt || r == ReasonLoad }
-
-func canceled(ctx context.Context, err error) bool { return ctx.Err() != nil && err != nil }
 
 func readLimited(path string, most int64) ([]byte, error) {
 	f, err := os.Open(path)

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"math/rand/v2"
 	"slices"
+	gosync "sync"
 	"time"
 
 	"github.com/akidb/akidbd/internal/node"
@@ -18,12 +19,16 @@ const (
 	unsettled    = 15 * time.Second // until the second look at a plain layout that is new
 	maxDocuments = 4                // of this node's own that it still gives out
 	quickPause   = 20 * time.Millisecond
+	// documentPause is how long a catalog that could not be read is left alone. Words come four times a second.
+	documentPause = time.Second
 )
 
 // watch learns manifests: of other nodes when they say something new, of the buckets every interval.
 func (s *Syncer) watch(ctx context.Context) {
 	timer := time.NewTimer(0)
 	defer timer.Stop()
+	again := time.NewTimer(time.Hour)
+	defer again.Stop()
 	failures := 0
 	for {
 		full := false
@@ -35,8 +40,11 @@ func (s *Syncer) watch(ctx context.Context) {
 		case <-s.full:
 			full = true
 		case <-s.wake:
+		case <-again.C:
 		}
-		s.lookAtNodes(ctx)
+		if s.lookAtNodes(ctx) {
+			again.Reset(documentPause)
+		}
 		if !full {
 			if sleep(ctx, quickPause) != nil { // words come four times a second from each node
 				return
@@ -92,15 +100,25 @@ func (s *Syncer) LookNow(ctx context.Context) error {
 	}
 }
 
-// lookAtNodes reads what nodes say of their catalogs and this one has not seen.
-func (s *Syncer) lookAtNodes(ctx context.Context) {
+// lookAtNodes reads what nodes say of their catalogs and this one has not seen. failed says that some could not be
+// read.
+func (s *Syncer) lookAtNodes(ctx context.Context) (failed bool) {
 	asked := map[string]bool{}
 	var news []node.Info
 	nodes := s.peers.Nodes() // never with mu held: they may ask this node for its word
+	now := s.now()
 	s.mu.Lock()
+	for sha, at := range s.later {
+		if !now.Before(at) {
+			delete(s.later, sha)
+		}
+	}
+	failed = len(s.later) > 0
 	for _, n := range nodes {
 		sha := n.Word.Catalog
-		if _, known := s.seen[sha]; sha == "" || known || asked[sha] || !n.Link.Up {
+		_, known := s.seen[sha]
+		_, wait := s.later[sha]
+		if sha == "" || known || wait || asked[sha] || !n.Link.Up {
 			continue
 		}
 		asked[sha] = true
@@ -108,15 +126,25 @@ func (s *Syncer) lookAtNodes(ctx context.Context) {
 	}
 	s.mu.Unlock()
 	if len(news) == 0 {
-		return
+		return failed
 	}
+	var mu gosync.Mutex
 	_ = forEach(ctx, s.cfg.Parallel, news, func(ctx context.Context, n node.Info) error {
-		if err := s.readDocument(ctx, n); err != nil && ctx.Err() == nil {
-			s.metrics.fail(reasonOf(err))
-			s.log.Debug("the catalog of a node cannot be read", "node", n.ID, "err", err)
+		err := s.readDocument(ctx, n)
+		if err == nil || ctx.Err() != nil {
+			return nil
 		}
-		return nil // the next word comes in a quarter of a second
+		s.metrics.fail(reasonOf(err))
+		s.log.Debug("the catalog of a node cannot be read", "node", n.ID, "err", err)
+		s.mu.Lock()
+		s.later[n.Word.Catalog] = s.now().Add(documentPause)
+		s.mu.Unlock()
+		mu.Lock()
+		defer mu.Unlock()
+		failed = true
+		return nil
 	})
+	return failed
 }
 
 func (s *Syncer) readDocument(ctx context.Context, n node.Info) error {
@@ -129,25 +157,25 @@ func (s *Syncer) readDocument(ctx context.Context, n node.Info) error {
 		return err
 	}
 	var names []string
-	whole := true
+	var missing error
 	for _, ref := range doc.Manifests {
 		if _, known := s.catalog.manifest(ref.SHA256); known || s.isRefused(ref.Name, ref.ID) {
 			continue
 		}
 		raw, err := s.ask(ctx, n.ID, ref.SHA256, maxManifest)
 		if err != nil {
-			whole = false
+			missing = fmt.Errorf("manifest %s of %s: %w", ref.ID, ref.Name, err)
 			continue
 		}
 		if s.take(ref.Name, ref.ID, raw) {
 			names = append(names, ref.Name)
 		}
 	}
-	if whole {
+	if missing == nil {
 		s.remember(n.Word.Catalog, doc)
 	}
 	s.learned(names)
-	return nil
+	return missing
 }
 
 // maxSeen is how many documents are remembered before those that no node says any more are forgotten.
@@ -278,7 +306,7 @@ func (s *Syncer) lookAtBuckets(ctx context.Context) (settled bool, err error) {
 		own := s.own != nil && i == 0
 		ok, err := s.lookAtBucket(ctx, b, own, copies)
 		if ctx.Err() != nil {
-			return true, nil
+			return true, err
 		}
 		s.noteBucket(b, err)
 		if err != nil {

@@ -52,10 +52,7 @@ func (s *Syncer) lookAtPlain(ctx context.Context, b NamedBucket, name string, ob
 		return true, nil
 	}
 	look := fingerprint(objects)
-	s.mu.Lock()
-	same := s.plain[name] == look
-	s.plain[name] = look
-	s.mu.Unlock()
+	same := s.settledPlain(name, look)
 	youngest := slices.MaxFunc(objects, func(a, b bucket.Object) int { return a.Modified.Compare(b.Modified) }).Modified
 	known := s.catalog.records(name)
 	if slices.ContainsFunc(known, func(r *record) bool {
@@ -88,6 +85,27 @@ func (s *Syncer) lookAtPlain(ctx context.Context, b NamedBucket, name string, ob
 		s.learned([]string{name})
 	}
 	return true, nil
+}
+
+// plainLook is what a plain layout looked like, and since when.
+type plainLook struct {
+	look  string
+	since time.Time
+}
+
+// plainPause is how long a plain layout must look the same at least: two looks may be a moment apart.
+const plainPause = 10 * time.Second
+
+// settledPlain notes a look and says whether it is as it was.
+func (s *Syncer) settledPlain(name, look string) bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	was := s.plain[name]
+	if was.look != look {
+		s.plain[name] = plainLook{look: look, since: s.now()}
+		return false
+	}
+	return s.now().Sub(was.since) >= plainPause
 }
 
 func plainManifest(name, region string, at time.Time) *Manifest {

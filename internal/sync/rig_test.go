@@ -34,8 +34,9 @@ type fleet struct {
 
 	mu    gosync.Mutex
 	nodes map[node.ID]*testNode
-	order []node.ID
 	cut   map[node.ID]bool // unreachable
+	mute  node.ID          // gives nothing out
+	muted int              // requests that it refused
 }
 
 func newFleet(t *testing.T) *fleet {
@@ -148,6 +149,12 @@ func (f *fleet) changed() {
 	}
 }
 
+func (f *fleet) refusals() int {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	return f.muted
+}
+
 // view is the fleet as one node sees it.
 type view testNode
 
@@ -177,8 +184,14 @@ func (v *view) Nodes() []node.Info {
 func (v *view) Blob(ctx context.Context, id node.ID, sha string, offset, length int64) (io.ReadCloser, error) {
 	v.f.mu.Lock()
 	from := v.f.nodes[id]
-	cut := v.f.cut[id] || v.f.cut[v.id]
+	cut, mute := v.f.cut[id] || v.f.cut[v.id], id == v.f.mute
+	if mute {
+		v.f.muted++
+	}
 	v.f.mu.Unlock()
+	if mute {
+		return nil, errors.New("reset")
+	}
 	if from == nil || cut {
 		return nil, errors.New("no link")
 	}

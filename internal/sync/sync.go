@@ -114,13 +114,14 @@ type Syncer struct {
 	models  map[string]*model    // wanted, by name
 	docs    []document           // what this node says of its catalog, and said before
 	seen    map[string]digestDoc // what other nodes say, by SHA-256
+	later   map[string]time.Time // documents that could not be read, by SHA-256: when they are asked for again
 	refused map[string]refusal   // manifests that are not taken, by key
 	buckets map[string]error     // by name: how the last look at it ended
 	held    map[string]bool      // keys that the own bucket is known to have
 	backlog int                  // objects that the own bucket lacks
 	looked  int                  // full looks that ended
 	waiters []chan struct{}      // closed at the end of the next full look
-	plain   map[string]string    // what the plain layout of a model looked like last, by name
+	plain   map[string]plainLook // what the plain layout of a model looked like last, by name
 }
 
 // model is one that this node should serve.
@@ -180,8 +181,8 @@ func New(cfg Config, st *store.Store, installer Installer, peers Peers) (*Syncer
 		metrics: newMetrics(cfg.Registerer), incoming: incoming, onChange: func() {}, room: st.Room, chunk: chunkSize,
 		clock: &Hybrid{Wall: cfg.Now},
 		wake:  make(chan struct{}, 1), full: make(chan struct{}, 1), copy: make(chan struct{}, 1),
-		models: map[string]*model{}, seen: map[string]digestDoc{}, refused: map[string]refusal{}, buckets: map[string]error{},
-		held: map[string]bool{}, plain: map[string]string{},
+		models: map[string]*model{}, seen: map[string]digestDoc{}, later: map[string]time.Time{}, refused: map[string]refusal{}, buckets: map[string]error{},
+		held: map[string]bool{}, plain: map[string]plainLook{},
 	}
 	s.limiter = rate.NewLimiter(rate.Inf, meterStep)
 	if cfg.Rate > 0 {

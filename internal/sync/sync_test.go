@@ -3,6 +3,7 @@ package sync
 import (
 	"errors"
 	"fmt"
+	"io"
 	"os"
 	"path/filepath"
 	"slices"
@@ -524,5 +525,82 @@ func TestVerify(t *testing.T) {
 		if left, err := n.store.List(); err != nil || len(left) != 1 || left[0].Model.Digest != n.engine.Serving("m") {
 			t.Errorf("left: %v, %v", left, err)
 		}
+	})
+}
+
+// Only what a manifest names is given out: not what was built here, not what else lies in the store.
+func TestOnlyManifestsAreGivenOut(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		f, b := newFleet(t), &buckettest.Fake{}
+		m := f.push(b, "op", "eu", "one", nil)
+		n := f.add("a", "eu", withBucket(b))
+		settle(time.Second)
+		entries, err := n.store.List()
+		if err != nil || len(entries) != 1 {
+			t.Fatal(entries, err)
+		}
+		built := []byte("an engine")
+		if err := os.WriteFile(filepath.Join(entries[0].Dir, "akidb-engine.trt"), built, 0o600); err != nil {
+			t.Fatal(err)
+		}
+		other, err := n.store.Import(t.Context(), "private", writeDir(t, map[string]string{"config.json": "private"}), nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, sha := range []string{sum(built), sum([]byte("private")), other.Model.Digest, "", "../../../../etc/passwd", strings.Repeat("0", 64)} {
+			if r, err := n.sync.Blob(t.Context(), sha, 0, -1); !errors.Is(err, ErrNoBlob) {
+				if err == nil {
+					r.Close()
+				}
+				t.Errorf("%q is given out: %v", sha, err)
+			}
+		}
+		file := m.Files[1]
+		for _, c := range []struct{ offset, length int64 }{{-1, 1}, {0, file.Size + 1}, {file.Size + 1, 0}, {file.Size, 1}} {
+			if r, err := n.sync.Blob(t.Context(), file.SHA256, c.offset, c.length); err == nil {
+				r.Close()
+				t.Errorf("%d bytes from %d of %d are given out", c.length, c.offset, file.Size)
+			}
+		}
+		for _, sha := range []string{n.sync.Catalog(), file.SHA256} {
+			r, err := n.sync.Blob(t.Context(), sha, 0, -1)
+			if err != nil {
+				t.Fatal(err)
+			}
+			data, err := io.ReadAll(r)
+			if err := errors.Join(err, r.Close()); err != nil || sum(data) != sha {
+				t.Errorf("%s gives %d bytes, %v", sha, len(data), err)
+			}
+		}
+	})
+}
+
+// A node whose catalog cannot be read is asked again, but not without a pause.
+func TestCatalogThatCannotBeRead(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		f, b := newFleet(t), &buckettest.Fake{}
+		n := f.add("a", "eu", nil)
+		other := f.add("b", "eu", withBucket(b))
+		settle(time.Second)
+		f.mu.Lock()
+		f.mute = other.id
+		f.mu.Unlock()
+		f.push(b, "op", "eu", "one", nil)
+		other.sync.Look()
+		settle(time.Second)
+		before := f.refusals()
+		for range 4 * 20 { // as words come
+			n.sync.Changed()
+			settle(250 * time.Millisecond)
+		}
+		if asked := f.refusals() - before; asked < 10 || asked > 45 {
+			t.Errorf("asked %d times in 20 s", asked)
+		}
+		n.wantNothing()
+		f.mu.Lock()
+		f.mute = ""
+		f.mu.Unlock()
+		settle(3 * time.Second)
+		n.want("one")
 	})
 }

@@ -135,7 +135,7 @@ func (b *builder) build(ctx context.Context, arch string) error {
 		return err
 	}
 	for _, file := range []string{program, lib} {
-		if err := checkSymbols(file, arch); err != nil {
+		if err := checkSymbols(file, arch, oldestSystem()); err != nil {
 			return err
 		}
 	}

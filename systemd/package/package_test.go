@@ -38,15 +38,18 @@ func TestCheckSymbols(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if err := checkSymbols(self, other); err == nil || !strings.Contains(err.Error(), "is built for") {
+	if err := checkSymbols(self, other, oldestSystem()); err == nil || !strings.Contains(err.Error(), "is built for") {
 		t.Errorf("this machine's program for %s: %v", other, err)
 	}
 	shell, err := exec.LookPath("bash")
 	if err != nil {
 		t.Skip("no bash here to look at")
 	}
-	if err := checkSymbols(shell, runtime.GOARCH); err == nil || !strings.Contains(err.Error(), "newer than GLIBC_") {
-		t.Logf("bash here: %v", err)
+	if err := checkSymbols(shell, runtime.GOARCH, map[string]string{"GLIBC": "2.1"}); err == nil || !strings.Contains(err.Error(), "newer than GLIBC_2.1") {
+		t.Errorf("bash here, with no glibc after 2.1: %v", err)
+	}
+	if err := checkSymbols(shell, runtime.GOARCH, map[string]string{"GLIBC": "99.0"}); err != nil {
+		t.Errorf("bash here, with a glibc of tomorrow: %v", err)
 	}
 }
 

@@ -7,14 +7,16 @@ import (
 	"strings"
 )
 
-// newest are the versions of symbols that the oldest system we build for has: Ubuntu 20.04, glibc 2.31 and the
+// oldestSystem has these versions of symbols, the newest a package may ask for: Ubuntu 20.04, glibc 2.31 and the
 // libstdc++ and libgcc of GCC 10.
-var newest = map[string]string{"GLIBC": glibc, "GLIBCXX": "3.4.28", "CXXABI": "1.3.12", "GCC": "10.0.0"}
+func oldestSystem() map[string]string {
+	return map[string]string{"GLIBC": glibc, "GLIBCXX": "3.4.28", "CXXABI": "1.3.12", "GCC": "10.0.0"}
+}
 
 var machines = map[string]elf.Machine{"amd64": elf.EM_X86_64, "arm64": elf.EM_AARCH64}
 
-// checkSymbols fails for a file that would not load on the oldest system.
-func checkSymbols(file, arch string) error {
+// checkSymbols fails for a file that asks for newer versions of symbols than these.
+func checkSymbols(file, arch string, newest map[string]string) error {
 	f, err := elf.Open(file)
 	if err != nil {
 		return fmt.Errorf("%s: %w", file, err)

@@ -30,7 +30,7 @@ func (f *fleet) step(name string, do func(t *testing.T)) {
 
 // TestFleet: four nodes under systemd in two regions answer for one another.
 func TestFleet(t *testing.T) {
-	lab, root, given := network(t), rootfs(t), binds(t)
+	lab, root, given := network(t), rootfs(t, release), binds(t)
 	f := &fleet{t: t, ca: filepath.Join(t.TempDir(), "ca")}
 	f.akidbd("pki", "init", "--dir", f.ca)
 	for _, name := range []string{"us-1", "us-2", "eu-1", "eu-2"} {

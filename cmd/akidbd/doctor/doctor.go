@@ -49,7 +49,8 @@ type Machine struct {
 	Library func(configured string) (path, version string, err error)
 	// Node asks the running daemon; an error when none answers.
 	Node func(ctx context.Context) (Node, error)
-	// Bucket reads from the bucket of models; nil when none is configured.
+	// Bucket reads from the bucket of models; nil when none is configured. A running daemon is asked instead: it has
+	// its own credentials.
 	Bucket func(ctx context.Context) (name string, err error)
 
 	User Owner // of the daemon
@@ -71,6 +72,7 @@ type Node struct {
 	Models                []Model
 	Peers                 []Peer
 	Checks                map[string]string // failing ones, by name
+	Bucket                bool              // it reads one
 }
 
 // Model is one that the daemon serves.

@@ -208,6 +208,16 @@ func TestFaults(t *testing.T) {
 		"bucket": {func(m *Machine, _ *bench) {
 			m.Bucket = func(context.Context) (string, error) { return "s3://models", errors.New("403") }
 		}, "bucket", Red, "s3://models: 403"},
+		"bucket of the daemon": {func(m *Machine, _ *bench) {
+			m.Bucket = func(context.Context) (string, error) { return "", errors.New("no credentials for this user") }
+			m.Node = func(context.Context) (Node, error) { return Node{Bucket: true}, nil }
+		}, "bucket", Green, "the daemon reads it"},
+		"bucket that the daemon cannot read": {func(m *Machine, _ *bench) {
+			m.Bucket = func(context.Context) (string, error) { return "s3://models", nil }
+			m.Node = func(context.Context) (Node, error) {
+				return Node{Bucket: true, Checks: map[string]string{"s3": "403"}}, nil
+			}
+		}, "bucket", Red, "403"},
 		"alone": {func(m *Machine, _ *bench) {
 			m.Config.PKI.Dir, m.Config.Gossip.Seeds = "/none", []string{"seed.example.org:7946"}
 		}, "peers", Red, "nobody is there"},

@@ -153,10 +153,19 @@ func (x *examination) readable(dir string) []Finding {
 	return red("certificates", fmt.Sprintf("%s cannot be read by the daemon's user, %s", key, x.User.Name), fmt.Sprintf("sudo chown -R %s: %s", x.User.Name, dir))
 }
 
+// bucketCheck is what the daemon calls its check of the bucket.
+const bucketCheck = "s3"
+
 func bucket(ctx context.Context, x *examination) []Finding {
 	const check = "bucket"
 	if x.Bucket == nil {
 		return skipped(check, "none is configured")
+	}
+	if x.node != nil && x.node.Bucket {
+		if reason, failing := x.node.Checks[bucketCheck]; failing {
+			return red(check, reason, "check the bucket's name, region and credentials; models that are here go on serving")
+		}
+		return green(check, "the daemon reads it")
 	}
 	name, err := x.Bucket(ctx)
 	if err != nil {
@@ -193,6 +202,9 @@ func peers(ctx context.Context, x *examination) []Finding {
 		down = append(down, text)
 	}
 	text := fmt.Sprintf("%d of %d other nodes are linked", up, len(x.node.Peers))
+	if len(down) > 0 && up == 0 {
+		return red(check, text+": "+strings.Join(down[:min(8, len(down))], ", "), "akidbd members; is the UDP port of the links open both ways? akidbd pki show tells of certificates")
+	}
 	if len(down) > 0 {
 		return yellow(check, text+"; not "+strings.Join(down[:min(8, len(down))], ", "), "akidbd members; is the UDP port of the links open both ways?")
 	}

@@ -33,7 +33,7 @@ func (c Client) Fetch(ctx context.Context, l Listing, dir string, progress func(
 		if err := os.MkdirAll(dir, 0o750); err != nil {
 			return err
 		}
-		if err := os.WriteFile(mark, []byte(l.Commit), 0o640); err != nil {
+		if err := os.WriteFile(mark, []byte(l.Commit), 0o600); err != nil {
 			return err
 		}
 	}

@@ -182,7 +182,10 @@ func list(t *testing.T, b bucket.Bucket) {
 	if !slices.Equal(got, want) {
 		t.Errorf("listed %v, want %v", got, want)
 	}
-	for range b.List(t.Context(), "models/") {
+	for _, err := range b.List(t.Context(), "models/") {
+		if err != nil {
+			t.Error(err)
+		}
 		break // and nothing bad happens
 	}
 }
