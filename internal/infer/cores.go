@@ -7,8 +7,12 @@ import (
 
 // How runs share the cores of the CPU. One run at a time over all cores (wide) answers each input soonest; one
 // run per core (narrow) computes more per second, because cores need not wait for each other. In queueing terms
-// one fast server (M/G/1) against several slow ones (M/G/c): the fast one wins until its loss of capacity makes it
-// the busier one. TestCoresPolicy holds the choice against both fixed modes in virtual time.
+// one fast server against several slow ones: the fast one wins until its loss of capacity makes it the busier
+// one. TestCoresPolicy holds the choice against both fixed modes in virtual time.
+
+// wideBelow is how busy the cores may be, counted as if every run were wide, for wide runs to win. Found with
+// TestCoresPolicy.
+const wideBelow = 0.55
 
 // loadMemory is over how long the load is averaged: long against the gaps between arrivals, short against the
 // patience of a user when a burst begins.
@@ -20,73 +24,24 @@ const wideBacklog = 2
 // defaultWidePenalty is taken until both forms were measured.
 const defaultWidePenalty = 1.1
 
-// loneBelow is the share of arrivals that may find a run under way for its owner to count as a lone client, who waits
-// for one answer before he asks for the next: however much he asks for, nobody stands behind him.
-const loneBelow = 0.05
-
-// narrowFirst is how many runs are narrow before the speed of narrow ones is known: a client that is alone would never
-// show it.
-const narrowFirst = 4
-
-// workload is what arrived, in decaying sums: the nanoseconds of one core that it takes, their squares, and how many.
+// workload is a decaying sum of the work that arrived, in nanoseconds of one core.
 type workload struct {
-	sum, squares, count float64
-	at                  time.Time
-	found               float64 // moving average of the share of arrivals that found a run under way
+	sum float64
+	at  time.Time
 }
 
-func (w *workload) add(now time.Time, work time.Duration, busy bool) {
-	const weight = 0.05
-	d := w.decay(now)
-	w.sum, w.squares, w.count = w.sum*d+float64(work), w.squares*d+float64(work)*float64(work), w.count*d+1
+func (w *workload) add(now time.Time, work time.Duration) {
+	w.sum = w.decayed(now) + float64(work)
 	w.at = now
-	found := 0.0
-	if busy {
-		found = 1
-	}
-	w.found += weight * (found - w.found)
 }
 
-func (w *workload) decay(now time.Time) float64 {
-	return math.Exp(-now.Sub(w.at).Seconds() / loadMemory.Seconds())
-}
-
-// variation is the squared coefficient of variation of the work: 0 when all are alike.
-func (w *workload) variation() float64 {
-	if w.sum == 0 {
-		return 0
-	}
-	return max(0, w.squares*w.count/(w.sum*w.sum)-1)
+func (w *workload) decayed(now time.Time) float64 {
+	return w.sum * math.Exp(-now.Sub(w.at).Seconds()/loadMemory.Seconds())
 }
 
 // utilization is the work that arrives per time, as a share of what the cores can do.
 func (e *Engine) utilization() float64 {
-	return e.arrived.sum * e.arrived.decay(time.Now()) / float64(loadMemory) / float64(e.cfg.Options.Threads)
-}
-
-// wideWins compares the time of an answer, in units of a narrow run: work of the mean size and the wait before it, by
-// Pollaczek and Khinchin for the one fast server, by Erlang's C for the several slow ones. Where the mean wait has half
-// of 1 + variation stands what fits p95 in TestCoresPolicy.
-func wideWins(load, penalty, variation float64, cores int) bool {
-	busy := load * penalty
-	if busy >= 1 {
-		return false
-	}
-	c, spread := float64(cores), 0.1+1.8*variation
-	wide := penalty / c * (1 + spread*busy/(1-busy))
-	narrow := 1 + spread*erlangC(load*c, cores)/(c*(1-load))
-	return wide < narrow
-}
-
-// erlangC is the probability that an arrival at so many servers finds all of them busy, when offered is the mean number
-// of busy ones, less than servers.
-func erlangC(offered float64, servers int) float64 {
-	blocked := 1.0 // Erlang's B, by its recursion
-	for n := 1; n <= servers; n++ {
-		blocked = offered * blocked / (float64(n) + offered*blocked)
-	}
-	load := offered / float64(servers)
-	return blocked / (1 - load*(1-blocked))
+	return e.arrived.decayed(time.Now()) / float64(loadMemory) / float64(e.cfg.Options.Threads)
 }
 
 // freeLanes is how many runs the instance may start now. Runs on the CPU share the cores; a wide one has them
@@ -113,13 +68,10 @@ func (e *Engine) wantsWide(in *instance) bool {
 	if e.cfg.Wide == WideAlways {
 		return true
 	}
-	if in.narrowRuns < narrowFirst {
-		return false
-	}
-	if lone := len(in.queue.byLen) == 1 && e.queued == in.queue.tokens; lone && e.cores == 0 && e.arrived.found < loneBelow {
+	if lone := len(in.queue.byLen) == 1 && e.queued == in.queue.tokens; lone && e.cores == 0 {
 		return true
 	}
-	return e.queued <= wideBacklog*e.cfg.BatchTokens && wideWins(e.utilization(), in.widePenalty(), e.arrived.variation(), e.cfg.Options.Threads)
+	return e.queued <= wideBacklog*e.cfg.BatchTokens && e.utilization()*in.widePenalty() < wideBelow
 }
 
 // worthWaiting says whether the head is answered sooner by waiting for the narrow runs to end and then taking
@@ -167,12 +119,11 @@ func (in *instance) observe(r *run) {
 		*average += weight * (value - *average)
 	}
 	if !r.wide {
-		in.narrowRuns++
 		learn(&in.perToken, per)
 		return
 	}
 	learn(&in.perWideToken, per)
-	if in.perToken == 0 { // always wide
+	if in.perToken == 0 { // no narrow run yet
 		in.perToken = per / defaultWidePenalty
 	}
 }

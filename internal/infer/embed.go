@@ -228,7 +228,6 @@ func (e *Engine) submit(ctx context.Context, in *instance, rows [][]int32) (*cal
 		return nil, err
 	}
 	c.start = e.vtime
-	busy := e.cores > 0 || e.queued > 0
 	for i, ids := range rows {
 		it := in.queue.find(hashes[i], ids)
 		if it != nil {
@@ -241,7 +240,7 @@ func (e *Engine) submit(ctx context.Context, in *instance, rows [][]int32) (*cal
 			in.queue.push(it)
 			e.addQueued(len(ids))
 			if in.onCPU() {
-				e.arrived.add(now, in.cost(len(ids)), busy)
+				e.arrived.add(now, in.cost(len(ids)))
 			}
 		}
 		if it.wait(waiter{c, i}) {

@@ -17,7 +17,7 @@ func TestFairnessOfMixedLengths(t *testing.T) {
 		synctest.Test(t, func(t *testing.T) {
 			r := newRig(t, nil)
 			f := r.install("m")
-			f.Set(backendtest.Knobs{Cost: measuredCost(1.86)})
+			f.Set(backendtest.Knobs{Cost: measuredCost})
 			rng := rand.New(rand.NewPCG(1, 1))
 			texts := make([]string, 600)
 			for i := range texts {
@@ -54,7 +54,7 @@ func TestNobodyStarves(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		r := newRig(t, nil)
 		f := r.install("m")
-		f.Set(backendtest.Knobs{Cost: measuredCost(1.86)})
+		f.Set(backendtest.Knobs{Cost: measuredCost})
 		var mu sync.Mutex
 		var wg sync.WaitGroup
 		worst := time.Duration(0)

@@ -63,7 +63,7 @@ func (e *Engine) adopt(in, old *instance) {
 		it.in = in
 	}
 	if in.caps.Provider == old.caps.Provider {
-		in.perToken, in.perWideToken, in.narrowRuns = old.perToken, old.perWideToken, old.narrowRuns
+		in.perToken, in.perWideToken = old.perToken, old.perWideToken
 	}
 }
 

@@ -46,7 +46,6 @@ type instance struct {
 	running      int           // runs in flight
 	refs         int           // Embed calls that hold it
 	perToken     float64       // nanoseconds of one lane per padded token, moving average; 0 until measured
-	narrowRuns   int           // measured
 	perWideToken float64       // nanoseconds of core time per padded token of wide runs, likewise
 	retired      time.Time     // when a newer version took its place; zero while it is current
 	short        bool          // it is retired and need not linger
