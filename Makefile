@@ -48,7 +48,7 @@ fetch: ## fetch ONNX Runtime and all-MiniLM-L6-v2 into the cache, pinned by sha2
 
 .PHONY: test
 test: fetch ## all tests that need no root, with the race detector
-	CGO_ENABLED=0 go build $$(go list ./... | grep -v -e /infer/ort -e '/cmd/akidbd$$' -e /test/bench)
+	CGO_ENABLED=0 go build $$(go list -f '{{if .GoFiles}}{{.ImportPath}}{{end}}' ./... | grep -v -e /infer/ort -e '/cmd/akidbd$$' -e /test/bench)
 	AKIDB_TEST_ORT=$(ORT) AKIDB_TEST_MODEL=$(MODEL) go test -race -timeout 10m ./...
 
 .PHONY: e2e
