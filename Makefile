@@ -70,9 +70,7 @@ E2E_DIST := $(CURDIR)/dist/e2e
 PACKAGE   = go run ./systemd/package --zig $(ZIG) --ort "$(FETCH)" --out $(E2E_DIST) --compression gzip
 .PHONY: e2e-systemd
 e2e-systemd: $(ZIG) fetch ## packages, systemd and apt on machines in containers, arm64 under qemu; needs root and Debian
-	@for p in mmdebstrap systemd-container lintian qemu-user-static gcc-aarch64-linux-gnu; do \
-	  dpkg -s $$p >/dev/null 2>&1 || missing="$${missing:-} $$p"; done; \
-	  test -z "$${missing:-}" || { apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -y -qq $$missing; }
+	@test/systemd/possible.sh # and installs what it needs
 	@mkdir -p $(E2E_DIST)
 	ZIG_GLOBAL_CACHE_DIR=$(CACHE)/zig $(PACKAGE) --version v0.0.1 --arch $(shell go env GOARCH)
 	ZIG_GLOBAL_CACHE_DIR=$(CACHE)/zig $(PACKAGE) --version v0.0.2 --arch amd64,arm64
