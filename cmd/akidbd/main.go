@@ -9,6 +9,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"github.com/akidb/akidbd/cmd/akidbd/awsctl"
 	"github.com/akidb/akidbd/cmd/akidbd/bench"
 	"github.com/akidb/akidbd/cmd/akidbd/client"
 )
@@ -55,7 +56,7 @@ func rootCommand() *cobra.Command {
 	root.AddCommand(
 		serveCommand(), checkConfigCommand(), exampleConfigCommand(), statusCommand(), membersCommand(), explainCommand(),
 		drainCommand(), undrainCommand(), reloadCommand(), modelCommand(), pkiCommand(), doctorCommand(),
-		client.Command(), bench.Command(), versionCommand(), workerCommand(),
+		awsctl.Command(), client.Command(), bench.Command(), versionCommand(), workerCommand(),
 	)
 	root.AddCommand(buildCommands()...)
 	return root

@@ -56,6 +56,7 @@ var arrows = map[string][]string{
 	"internal/sync/bucket":            {},
 	"internal/sync/bucket/buckettest": {"internal/sync/bucket"},
 	"internal/sync/hub":               {"internal/store"},
+	"internal/sync/replication":       {"internal/sync/bucket"},
 	"internal/infer/worker":           {"internal/embedding", "internal/infer", "internal/infer/modeldir", "internal/infer/pooling"},
 	"internal/infer/ort":              {"internal/embedding", "internal/infer", "internal/infer/graph", "internal/infer/modeldir", "internal/infer/pooling"},
 	"internal/infer/backendtest":      {"internal/infer"},
@@ -72,11 +73,12 @@ var arrows = map[string][]string{
 
 	// floor 4: the machine
 	"cmd/akidbd": {
-		"conf", "cmd/akidbd/bench", "cmd/akidbd/client", "cmd/akidbd/modelctl", "cmd/akidbd/doctor", "internal/api/admin", "internal/config", "internal/daemon",
+		"conf", "cmd/akidbd/awsctl", "cmd/akidbd/bench", "cmd/akidbd/client", "cmd/akidbd/modelctl", "cmd/akidbd/doctor", "internal/api/admin", "internal/config", "internal/daemon",
 		"internal/gen/akidb/admin/v1", "internal/gen/akidb/admin/v1/adminv1connect", "internal/infer", "internal/infer/ort", "internal/infer/worker",
 		"internal/node", "internal/pki", "internal/sync/bucket",
 		"internal/telemetry",
 	},
+	"cmd/akidbd/awsctl": {"internal/sync", "internal/sync/bucket", "internal/sync/replication"}, // internal/sync: its test alone
 	"cmd/akidbd/bench":  {"cmd/akidbd/client", "internal/loadgen"},
 	"cmd/akidbd/client": {"internal/embedding"},
 	"cmd/akidbd/modelctl": {
@@ -117,7 +119,7 @@ var owners = map[string][]string{
 	"go.opentelemetry.io/otel/exporters":     {"internal/telemetry"},
 	"github.com/coreos/go-systemd":           {"cmd/akidbd"},
 	"gopkg.in/yaml.v3":                       {"internal/config"},
-	"github.com/spf13/cobra":                 {"cmd/akidbd", "cmd/akidbd/bench", "cmd/akidbd/client", "cmd/akidbd/modelctl"},
+	"github.com/spf13/cobra":                 {"cmd/akidbd", "cmd/akidbd/awsctl", "cmd/akidbd/bench", "cmd/akidbd/client", "cmd/akidbd/modelctl"},
 	"connectrpc.com":                         {"internal/api", "internal/api/admin", "internal/gen/akidb/v1/akidbv1connect", "internal/gen/akidb/admin/v1/adminv1connect", "cmd/akidbd", "cmd/akidbd/modelctl"},
 }
 
