@@ -13,6 +13,8 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"strconv"
+	"strings"
 	"syscall"
 	"testing"
 	"time"
@@ -163,9 +165,33 @@ func (n *node) rss() float64 {
 		n.t.Fatal("no VmRSS")
 	}
 	for _, pid := range n.workers() {
-		sum += memory(pid)
+		sum += memory(pid) - executable(pid) // which the two share
 	}
 	return sum
+}
+
+// executable is how much of its own program a process has in memory, in MB.
+func executable(pid int) float64 {
+	path, err := os.Readlink(fmt.Sprintf("/proc/%d/exe", pid))
+	if err != nil {
+		return 0
+	}
+	data, err := os.ReadFile(fmt.Sprintf("/proc/%d/smaps", pid))
+	if err != nil {
+		return 0
+	}
+	sum, inside := 0, false
+	for line := range strings.Lines(string(data)) {
+		f := strings.Fields(line)
+		switch {
+		case len(f) >= 5 && strings.Contains(f[0], "-"):
+			inside = len(f) == 6 && f[5] == path
+		case inside && len(f) == 3 && f[0] == "Rss:":
+			kb, _ := strconv.Atoi(f[1])
+			sum += kb
+		}
+	}
+	return float64(sum) / 1000
 }
 
 type answer struct {

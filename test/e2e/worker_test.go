@@ -232,7 +232,7 @@ func TestWorkerMemory(t *testing.T) {
 	swaps := times(t, "AKIDB_E2E_SWAPS", 10)
 	for i := range swaps {
 		before := n.workers()
-		n.configure(configuration(t, dir, minilm(t, fmt.Sprintf(", aliases: [alias%d]", i))))
+		n.configure(configuration(t, dir, minilm(t, fmt.Sprintf(`, aliases: [alias%d], prompts: {p%d: "query: "}`, i, i))))
 		if err := n.cmd.Process.Signal(syscall.SIGHUP); err != nil {
 			t.Fatal(err)
 		}
