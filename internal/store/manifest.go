@@ -62,6 +62,18 @@ func parseManifest(data []byte) (manifest, error) {
 	return m, nil
 }
 
+// ErrDamaged is of an entry that is not what its digest says. An entry that cannot be read at the moment is not: the
+// process may have too many open files, or the disk answers at the next try.
+var ErrDamaged = errors.New("damaged")
+
+// damage makes err one of a damaged entry, unless it only says that something could not be read.
+func damage(err error) error {
+	if code, ok := errors.AsType[unix.Errno](err); ok && code != unix.ENOENT && code != unix.ENOTDIR && code != unix.ELOOP && code != unix.EISDIR {
+		return err
+	}
+	return fmt.Errorf("%w: %w", ErrDamaged, err)
+}
+
 // checkFiles says which of files cannot be.
 func checkFiles(files []File) error {
 	seen := make(map[string]bool, len(files))
@@ -141,16 +153,16 @@ func (s *Store) glance(name, digest string) (Entry, error) {
 	defer root.Close()
 	m, err := readManifest(root, digest)
 	if err != nil {
-		return Entry{}, fmt.Errorf("model %s in %s is damaged: %w", model, dir, err)
+		return Entry{}, fmt.Errorf("model %s in %s is %w", model, dir, damage(err))
 	}
 	for _, f := range m.Files {
 		info, err := root.Lstat(filepath.FromSlash(f.Path))
 		switch {
 		case err != nil:
-			return Entry{}, fmt.Errorf("model %s in %s is damaged: %w", model, dir, err)
+			return Entry{}, fmt.Errorf("model %s in %s is %w", model, dir, damage(err))
 		case !info.Mode().IsRegular() || info.Size() != f.Size:
-			return Entry{}, fmt.Errorf("model %s in %s is damaged: %s is %s of %d bytes, must be a file of %d",
-				model, dir, f.Path, describe(info.Mode()), info.Size(), f.Size)
+			return Entry{}, fmt.Errorf("model %s in %s is %w: %s is %s of %d bytes, must be a file of %d",
+				model, dir, ErrDamaged, f.Path, describe(info.Mode()), info.Size(), f.Size)
 		}
 	}
 	return Entry{Model: model, Dir: dir, Bytes: m.bytes()}, nil
@@ -183,7 +195,7 @@ func verifyDir(ctx context.Context, dir, digest string) error {
 	defer root.Close()
 	m, err := readManifest(root, digest)
 	if err != nil {
-		return fmt.Errorf("damaged: %w", err)
+		return damage(err)
 	}
 	listed := make(map[string]bool, len(m.Files))
 	for _, f := range m.Files {
@@ -196,21 +208,21 @@ func verifyDir(ctx context.Context, dir, digest string) error {
 		if err != nil || entry.IsDir() || listed[path] || strings.HasPrefix(entry.Name(), ownPrefix) {
 			return err
 		}
-		return fmt.Errorf("damaged: %s does not belong here", path)
+		return fmt.Errorf("%w: %s does not belong here", ErrDamaged, path)
 	})
 }
 
 func verifyFile(ctx context.Context, root *os.Root, want File) error {
 	info, err := root.Lstat(filepath.FromSlash(want.Path))
 	if err != nil {
-		return fmt.Errorf("damaged: %w", err)
+		return damage(err)
 	}
 	if !info.Mode().IsRegular() {
-		return fmt.Errorf("damaged: %s is %s", want.Path, describe(info.Mode()))
+		return fmt.Errorf("%w: %s is %s", ErrDamaged, want.Path, describe(info.Mode()))
 	}
 	f, err := openRegular(root, want.Path)
 	if err != nil {
-		return fmt.Errorf("damaged: %w", err)
+		return damage(err)
 	}
 	defer f.Close()
 	h := sha256.New()
@@ -219,7 +231,7 @@ func verifyFile(ctx context.Context, root *os.Root, want File) error {
 		return err
 	}
 	if got := hex.EncodeToString(h.Sum(nil)); n != want.Size || got != want.SHA256 {
-		return fmt.Errorf("damaged: %s has %d bytes with SHA-256 %s, must have %d with %s", want.Path, n, got, want.Size, want.SHA256)
+		return fmt.Errorf("%w: %s has %d bytes with SHA-256 %s, must have %d with %s", ErrDamaged, want.Path, n, got, want.Size, want.SHA256)
 	}
 	return nil
 }

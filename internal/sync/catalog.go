@@ -5,145 +5,11 @@ import (
 	"encoding/json"
 	"fmt"
 	"maps"
-	"os"
-	"path/filepath"
 	"slices"
 	"strings"
-	gosync "sync"
-	"time"
 
-	"github.com/akidb/akidbd/internal/atomicfile"
 	"github.com/akidb/akidbd/internal/node"
 )
-
-// Limits of the catalog: what is over them is not taken.
-const (
-	maxModels   = 1000
-	maxVersions = 1000      // manifests of one model
-	maxCatalog  = 128 << 20 // bytes of all manifests
-)
-
-// maxAhead is how far ahead of this node's wall clock a manifest may be: one from a node whose clock is wrong must
-// not win over everything for years.
-const maxAhead = 5 * time.Minute
-
-// record is a manifest that was taken.
-type record struct {
-	*Manifest
-	raw []byte
-	sha string // of raw
-}
-
-// catalog is what this node knows of all models. It only grows, and is kept on disk so that a node without a
-// network knows what to serve.
-type catalog struct {
-	dir   string // holds <name>/<id>.json; "" keeps nothing
-	keys  Keys
-	clock *Hybrid
-	now   func() time.Time
-
-	mu     gosync.Mutex
-	models map[string][]*record // sorted, oldest first
-	bySHA  map[string]*record
-	blobs  map[string]int64 // size by SHA-256, of the files of all manifests
-	bytes  int              // of all manifests
-}
-
-func openCatalog(dir string, keys Keys, clock *Hybrid, now func() time.Time) (*catalog, []error) {
-	c := &catalog{dir: dir, keys: keys, clock: clock, now: now, models: map[string][]*record{}, bySHA: map[string]*record{}, blobs: map[string]int64{}}
-	var bad []error
-	paths, err := filepath.Glob(filepath.Join(dir, "*", "*"+jsonSuffix))
-	if err != nil {
-		bad = append(bad, err)
-	}
-	for _, p := range paths {
-		raw, err := readLimited(p, maxManifest)
-		if err == nil {
-			name := filepath.Base(filepath.Dir(p))
-			_, err = c.take(raw, name, strings.TrimSuffix(filepath.Base(p), jsonSuffix))
-		}
-		if err != nil {
-			bad = append(bad, fmt.Errorf("%s: %w", p, err))
-		}
-	}
-	return c, bad
-}
-
-// add takes the manifest that a model and an ID promise, and keeps it. It says whether it is new.
-func (c *catalog) add(raw []byte, name, id string) (*record, bool, error) {
-	r, err := c.take(raw, name, id)
-	if err != nil || r == nil {
-		return nil, false, err
-	}
-	if c.dir == "" {
-		return r, true, nil
-	}
-	dir := filepath.Join(c.dir, r.Name)
-	if err := os.MkdirAll(dir, 0o750); err != nil {
-		return r, true, err
-	}
-	return r, true, atomicfile.Write(filepath.Join(dir, r.ID()+jsonSuffix), raw, 0o640)
-}
-
-// take gives the record of a manifest that is new, nil for one that is known.
-func (c *catalog) take(raw []byte, name, id string) (*record, error) {
-	sha := sum(raw)
-	c.mu.Lock()
-	known := c.bySHA[sha]
-	c.mu.Unlock()
-	if known != nil && known.Name == name && known.ID() == id {
-		return nil, nil
-	}
-	m, err := ParseManifest(raw)
-	if err != nil {
-		return nil, err
-	}
-	if m.Name != name || m.ID() != id {
-		return nil, fmt.Errorf("manifest %s of %s: it says that it is %s of %s", id, name, m.ID(), m.Name)
-	}
-	if err := c.keys.Verify(m); err != nil {
-		return nil, fmt.Errorf("manifest %s of %s: %w", m.ID(), m.Name, err)
-	}
-	if ahead := m.Clock.Time().Sub(c.now()); ahead > maxAhead && wallIsSet(c.now()) {
-		return nil, fmt.Errorf("manifest %s of %s: %w by %v, %v is the limit: is the clock of %s right?",
-			m.ID(), m.Name, errAhead, ahead.Round(time.Second), maxAhead, m.Node)
-	}
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	list := c.models[m.Name]
-	if len(list) == 0 && len(c.models) >= maxModels {
-		return nil, fmt.Errorf("manifest of %s: there are %d models already, the limit", m.Name, maxModels)
-	}
-	if len(list) >= maxVersions {
-		return nil, fmt.Errorf("manifest of %s: there are %d manifests already, the limit: akidbd model gc", m.Name, maxVersions)
-	}
-	if c.bytes+len(raw) > maxCatalog {
-		return nil, fmt.Errorf("manifest of %s: all manifests would have %d bytes, the limit is %d: akidbd model gc", m.Name, c.bytes+len(raw), maxCatalog)
-	}
-	r := &record{Manifest: m, raw: raw, sha: sha}
-	i, same := slices.BinarySearchFunc(list, r, func(a, b *record) int {
-		return cmp.Or(cmp.Compare(a.Clock, b.Clock), strings.Compare(string(a.Node), string(b.Node)))
-	})
-	if same {
-		// Two said different things at one moment under one name: all nodes must settle on the same.
-		if list[i].sha >= sha {
-			return nil, nil
-		}
-		delete(c.bySHA, list[i].sha)
-		c.bytes -= len(list[i].raw)
-		list[i] = r
-	} else {
-		list = slices.Insert(list, i, r)
-	}
-	c.models[m.Name] = list
-	c.bySHA[sha] = r
-	c.bytes += len(raw)
-	for _, f := range m.Files {
-		c.blobs[f.SHA256] = f.Size
-	}
-	c.clock.Observe(m.Clock)
-	return r, nil
-}
 
 // has says whether a manifest of that model and ID is known.
 func (c *catalog) has(name, id string) bool {
@@ -269,7 +135,8 @@ func asRecords(all []*Manifest) []*record {
 // digestDoc is what a node says of its catalog to the others. They learn its SHA-256 by gossip and fetch it as a
 // blob when they have not seen one like it: nodes that know and want the same say the same.
 type digestDoc struct {
-	Wants     []string      `json:"wants"` // names that it serves or would, sorted
+	Wants     []string      `json:"wants"`            // names that it serves or would, sorted
+	Copies    bool          `json:"copies,omitempty"` // it may write into the bucket of its region
 	Manifests []manifestRef `json:"manifests"`
 }
 
@@ -283,8 +150,8 @@ type manifestRef struct {
 const maxDoc = 2 << 20
 
 // document is the digestDoc of now. Old manifests are left out when there are too many for it.
-func (c *catalog) document(wants []string) []byte {
-	doc := digestDoc{Wants: wants, Manifests: []manifestRef{}}
+func (c *catalog) document(wants []string, copies bool) []byte {
+	doc := digestDoc{Wants: wants, Copies: copies, Manifests: []manifestRef{}}
 	each := 200
 	for {
 		doc.Manifests = doc.Manifests[:0]

@@ -124,6 +124,11 @@ func (s *Syncer) makeRoom(bytes int64, r *record) error {
 	if err := s.evict(r.Bytes()); err != nil {
 		return err
 	}
+	return s.hasRoom(bytes, r)
+}
+
+// hasRoom checks that bytes more fit.
+func (s *Syncer) hasRoom(bytes int64, r *record) error {
 	room, err := s.room()
 	if err != nil {
 		return err
@@ -144,6 +149,9 @@ func (s *Syncer) fetchBlob(ctx context.Context, r *record, sha string, size int6
 	if place, ok := s.local(ctx, sha, size); ok {
 		told(size)
 		return place, nil
+	}
+	if err := s.hasRoom(size-s.partial(sha), r); err != nil {
+		return "", err
 	}
 	counted := int64(0)
 	count := func(n int64) { told(n) }

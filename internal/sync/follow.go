@@ -31,6 +31,7 @@ var errSuperseded = errors.New("a newer version was published")
 func (s *Syncer) follow(ctx context.Context, m *model) {
 	for {
 		wait := s.converge(ctx, m)
+		s.tidy()
 		var timer <-chan time.Time
 		stop := func() bool { return true }
 		if wait > 0 {
@@ -76,6 +77,12 @@ func (s *Syncer) Load(ctx context.Context) error {
 // converge makes the model serve the best version it can, and says when to look again; 0 is when something changes.
 func (s *Syncer) converge(ctx context.Context, m *model) (wait time.Duration) {
 	all := s.catalog.candidates(m.name, s.cfg.Node, s.cfg.Region)
+	digests := make([]string, len(all))
+	for i, r := range all {
+		digests[i] = r.Digest
+	}
+	s.state.keepOnly(m.name, digests)
+	s.metrics.quarantined.WithLabelValues(m.name).Set(float64(s.quarantined(m.name)))
 	if len(all) == 0 {
 		if s.deleted(m.name) && s.installer.Serving(m.name) != "" {
 			s.log.Info("model was deleted from the fleet", "model", m.name)
@@ -84,11 +91,6 @@ func (s *Syncer) converge(ctx context.Context, m *model) (wait time.Duration) {
 		}
 		return 0
 	}
-	digests := make([]string, len(all))
-	for i, r := range all {
-		digests[i] = r.Digest
-	}
-	s.state.keepOnly(m.name, digests)
 	serving := s.installer.Serving(m.name)
 	// After a start, what is here serves while a newer version comes.
 	if serving == "" {
@@ -228,6 +230,8 @@ func endSpan(span trace.Span, err error) {
 
 // fetch brings a version into the store.
 func (s *Syncer) fetch(ctx context.Context, m *model, r *record) (store.Entry, error) {
+	s.inUse.RLock()
+	defer s.inUse.RUnlock()
 	places, err := s.fetchVersion(ctx, r, func(n int64) {
 		s.mu.Lock()
 		defer s.mu.Unlock()
@@ -264,7 +268,7 @@ func (s *Syncer) load(ctx context.Context, r *record, entry store.Entry) (err er
 	if err == nil || ctx.Err() != nil {
 		return err
 	}
-	if verr := s.store.Verify(ctx, entry); verr != nil && ctx.Err() == nil && s.installer.Serving(r.Name) != r.Digest {
+	if verr := s.store.Verify(ctx, entry); errors.Is(verr, store.ErrDamaged) && ctx.Err() == nil && s.installer.Serving(r.Name) != r.Digest {
 		return errors.Join(fmt.Errorf("%w: %w", errCorrupt, verr), s.store.Remove(entry))
 	}
 	return fmt.Errorf("%w: %w", errLoad, err)
@@ -289,8 +293,20 @@ func (s *Syncer) end(m *model) {
 	m.target, m.cancel, m.progress = "", nil, Progress{}
 }
 
+// targets is the digest that is brought in for a model now, "" for none.
+func (s *Syncer) targets(name string) string {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if m := s.models[name]; m != nil {
+		return m.target
+	}
+	return ""
+}
+
 // evict makes the store give up versions that nobody needs, so that extra bytes more are within its bound.
 func (s *Syncer) evict(extra int64) error {
+	s.installing.Lock() // what is loaded now must stay until it serves
+	defer s.installing.Unlock()
 	gone, err := s.store.Evict(s.cfg.Keep, extra, s.needed)
 	for _, e := range gone {
 		s.metrics.evicted.Inc()
@@ -299,14 +315,19 @@ func (s *Syncer) evict(extra int64) error {
 	return err
 }
 
-// needed says whether an entry must stay: it serves, served last, should serve, is pinned, or is none of ours.
+// needed says whether an entry must stay: it serves, served last, should serve, is being brought in, is pinned, may be
+// the only copy there is, or is none of ours.
 func (s *Syncer) needed(e store.Entry) bool {
 	name, digest := e.Model.Name, e.Model.Digest
 	if !s.wanted(name) || s.installer.Serving(name) == digest {
 		return true
 	}
 	st := s.state.get(name)
-	if st.Good == digest || slices.Contains(st.Pins, digest) {
+	if st.Good == digest || slices.Contains(st.Pins, digest) || s.targets(name) == digest {
+		return true
+	}
+	if !s.HasBuckets() && slices.Contains(st.Origin, digest) &&
+		slices.ContainsFunc(live(s.catalog.records(name)), func(r *record) bool { return r.Digest == digest }) {
 		return true
 	}
 	c := s.catalog.candidates(name, s.cfg.Node, s.cfg.Region)

@@ -19,8 +19,17 @@ import (
 	"github.com/akidb/akidbd/internal/sync/bucket"
 )
 
-// plainNode is who says what was found in the plain layout: files that somebody copied to models/<name>/ by hand.
-const plainNode node.ID = "plain"
+// plainNode begins the name of who says what was found in the plain layout: files that somebody copied to
+// models/<name>/ by hand. What follows tells the region and the files, whose youngest time two of them may share.
+const plainNode = "plain"
+
+const plainDigits = 12
+
+// byHand says whether a manifest was made of a plain layout.
+func byHand(id node.ID) bool {
+	rest, ok := strings.CutPrefix(string(id), plainNode)
+	return ok && (rest == "" || rest[0] == '-' && len(rest) == 1+plainDigits)
+}
 
 // plainKind is the key by which the node of a region is chosen that looks at the plain layout of a model.
 const plainKind = "plain"
@@ -40,51 +49,150 @@ func plainKey(m *Manifest, sha string) string {
 	return BlobKey(m.Name, sha)
 }
 
-// lookAtPlain makes a manifest of a plain layout that looks as it did at the look before: there is no telling whether
-// a copy by hand is finished. Its clock is the time that the youngest file has in the bucket, so every node that looks
-// at the same files says the same. Only the node that is chosen for it reads the files; the others learn from it.
-func (s *Syncer) lookAtPlain(ctx context.Context, b NamedBucket, name string, objects []bucket.Object) (settled bool, err error) {
+// plainJob is a plain layout to read.
+type plainJob struct {
+	bucket  NamedBucket
+	name    string
+	objects []bucket.Object // sorted by path
+	look    string          // fingerprint
+}
+
+// lookAtPlain has a plain layout read that looks as it did at the look before: there is no telling whether a copy by
+// hand is finished. Only the node that is chosen for it reads the files; the others learn from it.
+func (s *Syncer) lookAtPlain(b NamedBucket, name string, objects []bucket.Object) (settled bool) {
 	if s.chosen(name, plainKind) != s.cfg.Node {
-		return true, nil
+		return true
 	}
 	objects = servedObjects(name, objects)
 	if len(objects) == 0 {
-		return true, nil
+		return true
 	}
 	look := fingerprint(objects)
 	same := s.settledPlain(name, look)
-	youngest := slices.MaxFunc(objects, func(a, b bucket.Object) int { return a.Modified.Compare(b.Modified) }).Modified
-	known := s.catalog.records(name)
-	if slices.ContainsFunc(known, func(r *record) bool {
-		return r.Node == plainNode && r.Region == s.cfg.Region && r.Note == plainNote(look)
-	}) || s.isRefused(name, plainManifest(name, s.cfg.Region, youngest).ID()) {
-		return true, nil
+	if s.knowsPlain(name, look) {
+		return true
 	}
 	if !same {
-		return false, nil
+		return false
 	}
-	m := plainManifest(name, s.cfg.Region, youngest)
-	m.Note = plainNote(look)
-	for _, o := range objects {
-		f, err := s.hashObject(ctx, b, name, o)
+	s.mu.Lock()
+	s.toHash[name] = plainJob{bucket: b, name: name, objects: objects, look: look}
+	s.mu.Unlock()
+	poke(s.hash)
+	return true
+}
+
+// knowsPlain says whether a plain layout was read already: it is the last that was taken, or is no model.
+func (s *Syncer) knowsPlain(name, look string) bool {
+	if last := s.lastPlain(name); last != nil && last.Note == plainNote(look) {
+		return true
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.badHash[name] == look
+}
+
+func (s *Syncer) lastPlain(name string) *record {
+	for _, r := range slices.Backward(s.catalog.records(name)) {
+		if byHand(r.Node) && r.Region == s.cfg.Region {
+			return r
+		}
+	}
+	return nil
+}
+
+// hashPlainLayouts reads plain layouts one after the other: it takes long, and nothing else waits for it.
+func (s *Syncer) hashPlainLayouts(ctx context.Context) {
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case <-s.hash:
+		}
+		for {
+			job, ok := s.nextPlain()
+			if !ok || ctx.Err() != nil {
+				break
+			}
+			if err := s.takePlain(ctx, job); err != nil && ctx.Err() == nil {
+				s.metrics.fail(reasonOf(err))
+				s.log.Error("a model that was copied by hand is not taken", "model", job.name, "bucket", job.bucket.Name, "reason", reasonOf(err), "err", err)
+			}
+			s.tidy()
+		}
+	}
+}
+
+func (s *Syncer) nextPlain() (plainJob, bool) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for name, job := range s.toHash {
+		delete(s.toHash, name)
+		return job, true
+	}
+	return plainJob{}, false
+}
+
+// takePlain makes a manifest of a plain layout. Its clock is the time that the youngest file has in the bucket, or just
+// after the plain layout before it, which may have had a file more.
+func (s *Syncer) takePlain(ctx context.Context, job plainJob) error {
+	s.inUse.RLock()
+	defer s.inUse.RUnlock()
+	if s.knowsPlain(job.name, job.look) {
+		return nil
+	}
+	youngest := slices.MaxFunc(job.objects, func(a, b bucket.Object) int { return a.Modified.Compare(b.Modified) }).Modified
+	m := plainManifest(job.name, s.cfg.Region, job.look, youngest)
+	if last := s.lastPlain(job.name); last != nil {
+		m.Clock = max(m.Clock, last.Clock+1)
+	}
+	err := s.cfg.Keys.Verify(m)
+	if err == nil {
+		err = store.CheckFiles(unread(job))
+	}
+	if err != nil {
+		s.badPlain(job)
+		return err
+	}
+	for _, o := range job.objects {
+		f, err := s.hashObject(ctx, job.bucket, job.name, o)
 		if errors.Is(err, bucket.ErrChanged) {
-			return false, nil
+			return nil // the copy goes on: the next look sees other objects
 		}
 		if err != nil {
-			return true, fmt.Errorf("plain layout of %s: %w", name, err)
+			return err
 		}
 		m.Files = append(m.Files, f)
 	}
 	m.Digest = store.Digest(m.Files)
 	raw, err := m.Encode()
 	if err != nil {
-		return true, fmt.Errorf("plain layout of %s: %w", name, err)
+		s.badPlain(job)
+		return err
 	}
-	if s.take(name, m.ID(), raw) {
-		s.log.Info("a model that was copied by hand is taken: akidbd model push is safer", "model", name, "digest", m.Digest, "bucket", b.Name)
-		s.learned([]string{name})
+	if s.take(job.name, m.ID(), raw) {
+		s.log.Info("a model that was copied by hand is taken: akidbd model push is safer", "model", job.name, "digest", m.Digest, "bucket", job.bucket.Name)
+		s.learned([]string{job.name})
+		return nil
 	}
-	return true, nil
+	s.badPlain(job) // that it is refused, and why, is told; one that is ahead waits for its time
+	return nil
+}
+
+// badPlain remembers a plain layout that need not be read again while it looks like this.
+func (s *Syncer) badPlain(job plainJob) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.badHash[job.name] = job.look
+}
+
+// unread are the files of a plain layout without their hashes, for a check of everything else before they are read.
+func unread(job plainJob) []store.File {
+	out := make([]store.File, len(job.objects))
+	for i, o := range job.objects {
+		out[i] = store.File{Path: strings.TrimPrefix(o.Key, modelPrefix(job.name)), Size: o.Size, SHA256: strings.Repeat("0", 2*sha256.Size)}
+	}
+	return out
 }
 
 // plainLook is what a plain layout looked like, and since when.
@@ -108,8 +216,9 @@ func (s *Syncer) settledPlain(name, look string) bool {
 	return s.now().Sub(was.since) >= plainPause
 }
 
-func plainManifest(name, region string, at time.Time) *Manifest {
-	return &Manifest{Format: format, Kind: KindPublish, Name: name, Clock: max(1, ClockAt(at)), Node: plainNode, Region: region}
+func plainManifest(name, region, look string, at time.Time) *Manifest {
+	id := node.ID(plainNode + "-" + sum([]byte(region + " " + look))[:plainDigits])
+	return &Manifest{Format: format, Kind: KindPublish, Name: name, Clock: max(1, ClockAt(at)), Node: id, Region: region, Note: plainNote(look)}
 }
 
 func plainNote(fingerprint string) string { return "copied by hand, " + fingerprint }
@@ -142,9 +251,13 @@ func (s *Syncer) hashObject(ctx context.Context, b NamedBucket, name string, o b
 	if room, err := s.room(); err != nil || room < o.Size {
 		return f, errors.Join(err, fmt.Errorf("%w for %d bytes of %s, %d are free", errNoRoom, o.Size, o.Key, room))
 	}
+	ctx, cancel := context.WithCancelCause(ctx)
+	defer cancel(nil)
+	watch := time.AfterFunc(stallLimit, func() { cancel(errStalled) })
+	defer watch.Stop()
 	body, err := b.Get(ctx, o.Key, 0, -1, o.ETag)
 	if err != nil {
-		return f, err
+		return f, stalledOr(ctx, err)
 	}
 	defer body.Close()
 	temp, err := os.CreateTemp(s.incoming, ".plain-*")
@@ -153,7 +266,8 @@ func (s *Syncer) hashObject(ctx context.Context, b NamedBucket, name string, o b
 	}
 	defer os.Remove(temp.Name())
 	h := sha256.New()
-	n, err := io.Copy(io.MultiWriter(temp, h), io.LimitReader(body, o.Size+1))
+	n, err := io.Copy(io.MultiWriter(temp, h), io.LimitReader(&alive{body, watch}, o.Size+1))
+	err = stalledOr(ctx, err)
 	if err == nil && n != o.Size {
 		err = fmt.Errorf("%s has %d bytes, %d were listed: %w", o.Key, n, o.Size, bucket.ErrChanged)
 	}
@@ -163,4 +277,18 @@ func (s *Syncer) hashObject(ctx context.Context, b NamedBucket, name string, o b
 	s.metrics.received(SourceS3, int(n))
 	f = store.File{Path: strings.TrimPrefix(o.Key, modelPrefix(name)), Size: n, SHA256: hex.EncodeToString(h.Sum(nil))}
 	return f, os.Rename(temp.Name(), filepath.Join(s.incoming, f.SHA256))
+}
+
+// alive puts off a watchdog with everything that is read.
+type alive struct {
+	io.Reader
+	watch *time.Timer
+}
+
+func (a *alive) Read(p []byte) (int, error) {
+	n, err := a.Reader.Read(p)
+	if n > 0 {
+		a.watch.Reset(stallLimit)
+	}
+	return n, err
 }

@@ -27,7 +27,7 @@ func put(ctx context.Context, b bucket.Bucket, key string, body io.ReaderAt, siz
 				return serr
 			}
 		}
-		err = b.Put(ctx, key, body, size, progress)
+		err = putOnce(ctx, b, key, body, size, progress)
 		switch {
 		case err == nil:
 			return nil
@@ -38,6 +38,34 @@ func put(ctx context.Context, b bucket.Bucket, key string, body io.ReaderAt, siz
 		}
 	}
 	return err
+}
+
+// uploadStall ends an upload of which nothing is read any more. A part of a slow line is read bit by bit as it goes out.
+const uploadStall = 2 * time.Minute
+
+func putOnce(ctx context.Context, b bucket.Bucket, key string, body io.ReaderAt, size int64, progress func(int64)) error {
+	ctx, cancel := context.WithCancelCause(ctx)
+	defer cancel(nil)
+	watch := time.AfterFunc(uploadStall, func() { cancel(errStalled) })
+	defer watch.Stop()
+	err := b.Put(ctx, key, &watchedBody{body, watch}, size, func(n int64) {
+		watch.Reset(uploadStall)
+		if progress != nil {
+			progress(n)
+		}
+	})
+	return stalledOr(ctx, err)
+}
+
+// watchedBody puts off a watchdog with everything that is read.
+type watchedBody struct {
+	io.ReaderAt
+	watch *time.Timer
+}
+
+func (w *watchedBody) ReadAt(p []byte, off int64) (int, error) {
+	w.watch.Reset(uploadStall)
+	return w.ReaderAt.ReadAt(p, off)
 }
 
 // sameObject checks that what is there under a key, which names its content or its one writer, has the right size.
@@ -118,9 +146,9 @@ func getAll(ctx context.Context, b bucket.Bucket, key string, most int64) ([]byt
 	return data, errors.Join(err, r.Close())
 }
 
-// Manifests reads all manifests of a bucket, of one model or with "" of all, and moves clock past them. Those that
-// cannot be read are told in bad.
-func Manifests(ctx context.Context, b bucket.Bucket, name string, clock *Hybrid) (all []*Manifest, bad []error, err error) {
+// Manifests reads all manifests of a bucket, of one model or with "" of all, and moves clock, if not nil, past them.
+// Those that cannot be read, or that trust refuses as nodes do, are told in bad.
+func Manifests(ctx context.Context, b bucket.Bucket, name string, trust Trust, clock *Hybrid) (all []*Manifest, bad []error, err error) {
 	prefix := modelsPrefix
 	if name != "" {
 		prefix = versionsPrefix(name)
@@ -137,11 +165,17 @@ func Manifests(ctx context.Context, b bucket.Bucket, name string, clock *Hybrid)
 			return nil, nil, err
 		}
 		m, err := ParseManifest(raw)
+		if err == nil && ManifestKey(m) != o.Key {
+			err = fmt.Errorf("it is the manifest of %s", ManifestKey(m))
+		}
+		if err == nil {
+			err = trust.check(m)
+		}
 		if err != nil {
 			bad = append(bad, fmt.Errorf("%s: %w", o.Key, err))
 			continue
 		}
-		if clock != nil && m.Clock.Time().Sub(clock.wall()) <= maxAhead {
+		if clock != nil {
 			clock.Observe(m.Clock)
 		}
 		all = append(all, m)
@@ -158,14 +192,17 @@ type GC struct {
 
 // PlanGC says what a bucket holds of a model that is not needed: all but the keep versions that were published last,
 // those that some region or node has for itself, and blobs younger than grace, which may belong to a push that is
-// under way. The tombstones have no clock yet and are not signed.
-func PlanGC(ctx context.Context, b bucket.Bucket, name string, keep int, grace time.Duration, now time.Time) (GC, error) {
-	all, bad, err := Manifests(ctx, b, name, nil)
+// under way. The tombstones say no publisher and are not signed; the clock of each is just after the last manifest of
+// its version, so that it takes away nothing that is said meanwhile. A manifest that trust refuses is an error: what
+// nodes serve must not be judged by what they do not believe.
+func PlanGC(ctx context.Context, b bucket.Bucket, name string, keep int, grace time.Duration, trust Trust) (GC, error) {
+	now := trust.now()
+	all, bad, err := Manifests(ctx, b, name, trust, nil)
 	if err != nil {
 		return GC{}, err
 	}
 	if len(bad) > 0 {
-		return GC{}, fmt.Errorf("nothing is removed while there are manifests that cannot be read: %w", errors.Join(bad...))
+		return GC{}, fmt.Errorf("nothing is removed while there are manifests that cannot be read or are refused (sync.trusted_keys, or delete them): %w", errors.Join(bad...))
 	}
 	records := asRecords(all)
 	var plan GC
@@ -186,7 +223,7 @@ func PlanGC(ctx context.Context, b bucket.Bucket, name string, keep int, grace t
 	}
 	for _, r := range versions {
 		if !kept[r.Digest] {
-			plan.Tombstones = append(plan.Tombstones, &Manifest{Format: format, Kind: KindDelete, Name: name, Digest: r.Digest})
+			plan.Tombstones = append(plan.Tombstones, &Manifest{Format: format, Kind: KindDelete, Name: name, Digest: r.Digest, Clock: r.Clock + 1})
 			continue
 		}
 		for _, f := range r.Files {
@@ -219,4 +256,19 @@ func current(records []*record) []*record {
 		}
 	}
 	return out
+}
+
+// Missing lists the keys of files of m that a bucket does not have: a collection of garbage may have met a publish.
+func Missing(ctx context.Context, b bucket.Bucket, m *Manifest) ([]string, error) {
+	there := map[string]bool{}
+	if err := list(ctx, b, blobsPrefix(m.Name), func(o bucket.Object) { there[o.Key] = true }); err != nil {
+		return nil, err
+	}
+	var out []string
+	for _, f := range m.Files {
+		if key := BlobKey(m.Name, f.SHA256); !there[key] {
+			out = append(out, key)
+		}
+	}
+	return out, nil
 }

@@ -14,12 +14,12 @@ import (
 // collectGarbage does what `akidbd model gc` does.
 func collectGarbage(t *testing.T, f *fleet, b *buckettest.Fake, keep int, grace time.Duration) GC {
 	t.Helper()
-	plan, err := PlanGC(t.Context(), b, "m", keep, grace, f.now())
+	plan, err := PlanGC(t.Context(), b, "m", keep, grace, Trust{Now: f.now})
 	if err != nil {
 		t.Fatal(err)
 	}
 	for _, gone := range plan.Tombstones {
-		gone.Clock, gone.Node, gone.Region = ClockAt(f.now()), "gc", "eu"
+		gone.Node, gone.Region = "gc", "eu"
 		if err := PutManifest(t.Context(), b, gone); err != nil {
 			t.Fatal(err)
 		}
@@ -72,7 +72,7 @@ func TestGC(t *testing.T) {
 		fresh := f.add("b", "us", withBucket(b))
 		settle(time.Minute)
 		fresh.want("five")
-		all, _, err := Manifests(t.Context(), b, "m", nil)
+		all, _, err := Manifests(t.Context(), b, "m", Trust{Now: f.now}, nil)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -80,7 +80,7 @@ func TestGC(t *testing.T) {
 			t.Errorf("previous is %+v", p)
 		}
 		b.Set("models/m/versions/"+ClockAt(f.now()).String()+"-x.json", []byte("{"))
-		if _, err := PlanGC(t.Context(), b, "m", 2, 0, f.now()); err == nil {
+		if _, err := PlanGC(t.Context(), b, "m", 2, 0, Trust{Now: f.now}); err == nil {
 			t.Error("garbage is collected although a manifest cannot be read")
 		}
 	})
@@ -97,7 +97,7 @@ func TestGCKeepsCanaries(t *testing.T) {
 		}
 		f.push(b, "op", "eu", "canary", func(m *Manifest) { m.Scope.Region = "us" })
 		time.Sleep(time.Minute)
-		plan, err := PlanGC(t.Context(), b, "m", 1, 0, f.now())
+		plan, err := PlanGC(t.Context(), b, "m", 1, 0, Trust{Now: f.now})
 		if err != nil || len(plan.Tombstones) != 2 {
 			t.Errorf("plan %+v, %v", plan, err)
 		}

@@ -6,9 +6,13 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"maps"
 	"os"
 	"path/filepath"
+	"strings"
 	"time"
+
+	"github.com/akidb/akidbd/internal/sync/bucket"
 )
 
 // keepCopied copies into the bucket of this region what it lacks, on the node that is chosen for a version: at once
@@ -28,6 +32,8 @@ func (s *Syncer) keepCopied(ctx context.Context) {
 		if ctx.Err() != nil {
 			return
 		}
+		s.tidy()
+		s.setDenied(errors.Is(err, bucket.ErrDenied))
 		if err == nil {
 			failures = 0
 			continue
@@ -43,10 +49,31 @@ func (s *Syncer) keepCopied(ctx context.Context) {
 	}
 }
 
+// setDenied notes whether this node may write into the own bucket, so that another of the region copies instead.
+func (s *Syncer) setDenied(denied bool) {
+	s.mu.Lock()
+	switch {
+	case denied:
+		s.denied = s.now().Add(lastQuarantine)
+	case !s.now().Before(s.denied):
+		s.denied = time.Time{}
+	}
+	s.mu.Unlock()
+	s.publish()
+}
+
 // lacking is what the own bucket is not known to have.
 type lacking struct {
-	record *record
-	blobs  []string // SHA-256
+	record   *record
+	manifest bool
+	blobs    []string // SHA-256
+}
+
+func (l lacking) objects() int {
+	if l.manifest {
+		return 1 + len(l.blobs)
+	}
+	return len(l.blobs)
 }
 
 // lack lists it for the versions that this node is chosen for. Blobs that no live version names are not copied.
@@ -54,17 +81,18 @@ func (s *Syncer) lack() (out []lacking, objects int) {
 	for _, name := range s.catalog.names() {
 		records := s.catalog.records(name)
 		for _, r := range records {
-			if s.isHeld(ManifestKey(r.Manifest)) || r.Node == plainNode && r.Region == s.cfg.Region {
+			if byHand(r.Node) && r.Region == s.cfg.Region {
 				continue
 			}
 			key := r.Digest
 			if r.Kind == KindDelete {
 				key = r.ID()
 			}
-			if s.chosen(name, key) != s.cfg.Node {
+			if s.chosenToCopy(name, key) != s.cfg.Node {
 				continue
 			}
-			l := lacking{record: r}
+			// A manifest that is there says nothing of its blobs: the service may have copied it first, or alone.
+			l := lacking{record: r, manifest: !s.isHeld(ManifestKey(r.Manifest))}
 			if r.Kind != KindDelete && !isVoid(records, r.Manifest) {
 				for sha := range shas(r) {
 					if !s.isHeld(BlobKey(name, sha)) {
@@ -72,8 +100,11 @@ func (s *Syncer) lack() (out []lacking, objects int) {
 					}
 				}
 			}
+			if l.objects() == 0 {
+				continue
+			}
 			out = append(out, l)
-			objects += 1 + len(l.blobs)
+			objects += l.objects()
 		}
 	}
 	return out, objects
@@ -102,6 +133,7 @@ func (s *Syncer) hold(key string) {
 
 // copyMissing copies, for each version, the blobs and then the manifest. One that fails does not keep the others.
 func (s *Syncer) copyMissing(ctx context.Context) error {
+	s.forgetHeld()
 	list, objects := s.lack()
 	if objects == 0 {
 		s.setBacklog(0)
@@ -143,13 +175,45 @@ func (s *Syncer) setBacklog(n int) {
 func (s *Syncer) lookWhatIsHeld(ctx context.Context, name string) error {
 	ctx, cancel := context.WithTimeout(ctx, lookTimeout)
 	defer cancel()
-	for o, err := range s.own.List(ctx, modelPrefix(name)) {
-		if err != nil {
-			return err
-		}
-		s.hold(o.Key)
+	keys := map[string]bool{}
+	if err := list(ctx, s.own, modelPrefix(name), func(o bucket.Object) { keys[o.Key] = true }); err != nil {
+		return err
 	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.dropHeld(name)
+	maps.Copy(s.held, keys)
+	s.heldAt[name] = s.now()
 	return nil
+}
+
+// holdOnly notes all that the own bucket has.
+func (s *Syncer) holdOnly(keys map[string]bool) {
+	names := s.catalog.names()
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.held = keys
+	clear(s.heldAt)
+	for _, name := range names {
+		s.heldAt[name] = s.now()
+	}
+}
+
+// forgetHeld forgets what was seen so long ago that somebody may have removed it since.
+func (s *Syncer) forgetHeld() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for name, at := range s.heldAt {
+		if s.now().Sub(at) >= s.cfg.Interval {
+			s.dropHeld(name)
+		}
+	}
+}
+
+// dropHeld is called with mu held.
+func (s *Syncer) dropHeld(name string) {
+	delete(s.heldAt, name)
+	maps.DeleteFunc(s.held, func(key string, _ bool) bool { return strings.HasPrefix(key, modelPrefix(name)) })
 }
 
 func (s *Syncer) copyVersion(ctx context.Context, l lacking) error {
@@ -160,6 +224,10 @@ func (s *Syncer) copyVersion(ctx context.Context, l lacking) error {
 		}
 	}
 	r := l.record
+	if !l.manifest {
+		s.log.Info("files that the bucket of this region lacked are copied", "bucket", s.own.Name, "model", r.Name, "manifest", r.ID(), "blobs", len(l.blobs))
+		return nil
+	}
 	if err := put(ctx, s.own, ManifestKey(r.Manifest), bytes.NewReader(r.raw), int64(len(r.raw)), nil); err != nil {
 		return err
 	}
@@ -170,6 +238,8 @@ func (s *Syncer) copyVersion(ctx context.Context, l lacking) error {
 
 // copyBlob gets a blob from wherever it is and puts it into the own bucket.
 func (s *Syncer) copyBlob(ctx context.Context, r *record, sha string, size int64) error {
+	s.inUse.RLock()
+	defer s.inUse.RUnlock()
 	_, had := s.local(ctx, sha, size)
 	place, err := s.fetchBlob(ctx, r, sha, size, func(int64) {})
 	if err != nil {
@@ -190,8 +260,11 @@ func (s *Syncer) copyBlob(ctx context.Context, r *record, sha string, size int64
 	}
 	s.hold(BlobKey(r.Name, sha))
 	s.metrics.copied.Add(float64(size))
-	if !had && !s.wanted(r.Name) {
-		return os.Remove(filepath.Join(s.incoming, sha))
+	if had || s.awaited()[sha] {
+		return nil
+	}
+	if err := os.Remove(filepath.Join(s.incoming, sha)); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return err
 	}
 	return nil
 }

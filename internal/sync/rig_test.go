@@ -37,6 +37,7 @@ type fleet struct {
 	cut   map[node.ID]bool // unreachable
 	mute  node.ID          // gives nothing out
 	muted int              // requests that it refused
+	slow  node.ID          // takes long for everything
 }
 
 func newFleet(t *testing.T) *fleet {
@@ -60,8 +61,9 @@ type testNode struct {
 	stop  context.CancelFunc
 	ended chan error
 	skew  time.Duration
-	blobs int         // requests for parts of files, answered
-	full  atomic.Bool // the disk
+	shift atomic.Int64 // of the clock while it runs, ns
+	blobs int          // requests for parts of files, answered
+	full  atomic.Bool  // the disk
 }
 
 // add makes a node that wants the model m and starts it.
@@ -90,7 +92,7 @@ func (n *testNode) run() {
 	if testing.Verbose() {
 		cfg.Logger = slog.New(slog.NewTextHandler(n.f.t.Output(), &slog.HandlerOptions{Level: slog.LevelDebug})).With("node", n.id)
 	}
-	cfg.Now = func() time.Time { return n.f.now().Add(n.skew) }
+	cfg.Now = func() time.Time { return n.f.now().Add(n.skew + time.Duration(n.shift.Load())) }
 	s, err := New(cfg, st, n.engine, (*view)(n))
 	if err != nil {
 		n.f.t.Fatal(err)
@@ -188,7 +190,13 @@ func (v *view) Blob(ctx context.Context, id node.ID, sha string, offset, length 
 	if mute {
 		v.f.muted++
 	}
+	slow := id == v.f.slow
 	v.f.mu.Unlock()
+	if slow {
+		if err := sleep(ctx, 9*time.Second); err != nil {
+			return nil, err
+		}
+	}
 	if mute {
 		return nil, errors.New("reset")
 	}

@@ -92,6 +92,52 @@ func (s *Syncer) chosen(name, key string) node.ID {
 	return rendezvous(key, all)
 }
 
+// chosenToCopy is the node of this region that copies a version into its bucket: of those that may write there, one
+// that wants the model if any does. It is "" when others may and none of them is known to, and this node when it may
+// not but nobody else could either.
+func (s *Syncer) chosenToCopy(name, key string) node.ID {
+	var all, wanting []node.ID
+	add := func(id node.ID, wants bool) {
+		all = append(all, id)
+		if wants {
+			wanting = append(wanting, id)
+		}
+	}
+	if s.mayCopy() {
+		add(s.cfg.Node, s.wanted(name))
+	}
+	for _, n := range s.peers.Nodes() {
+		if n.Region == s.cfg.Region && healthy(n) && s.saysItCopies(n) {
+			add(n.ID, s.wants(n, name))
+		}
+	}
+	switch {
+	case len(wanting) > 0:
+		return rendezvous(key, wanting)
+	case len(all) > 0:
+		return rendezvous(key, all)
+	case s.own != nil && !s.cfg.ReadOnly:
+		return s.cfg.Node
+	}
+	return ""
+}
+
+// mayCopy says whether this node may write into the bucket of its region, as far as it knows.
+func (s *Syncer) mayCopy() bool {
+	if s.own == nil || s.cfg.ReadOnly {
+		return false
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return !s.now().Before(s.denied)
+}
+
+func (s *Syncer) saysItCopies(n node.Info) bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.seen[n.Word.Catalog].Copies
+}
+
 // maxGuesses is how many nodes are asked that may have a part of a blob.
 const maxGuesses = 3
 
@@ -146,7 +192,7 @@ func (s *Syncer) peerSource(n node.Info, sha string) source {
 
 func (s *Syncer) bucketSource(b NamedBucket, kind Source, r *record, sha string) source {
 	key := BlobKey(r.Name, sha)
-	if r.Node == plainNode && r.Region == b.Region {
+	if byHand(r.Node) && r.Region == b.Region {
 		key = plainKey(r.Manifest, sha)
 	}
 	return source{name: b.Name, kind: kind, open: func(ctx context.Context, offset, length int64) (io.ReadCloser, error) {
@@ -183,6 +229,10 @@ func newCooling(now time.Time) *cooling {
 func (c *cooling) failed(src source, err error, pause time.Duration, now time.Time) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
+	if now.Before(c.until[src.name]) { // parts that were asked for at once fail at once: that is one failure
+		c.last[src.name] = err
+		return
+	}
 	n := min(c.fails[src.name], 6)
 	c.fails[src.name]++
 	c.until[src.name] = now.Add(pause << n)

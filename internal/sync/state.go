@@ -24,6 +24,14 @@ type Trouble struct {
 // Quarantined says that the version itself is at fault, as far as this node can tell.
 func (t Trouble) Quarantined() bool { return t.Reason.lasting() }
 
+// longest is the longest pause before the next try, with its jitter.
+func (t Trouble) longest() time.Duration {
+	if t.Quarantined() {
+		return lastQuarantine + lastQuarantine/10
+	}
+	return lastPause + lastPause/10
+}
+
 // Pauses before a version is tried again, doubled with each try.
 const (
 	firstPause      = time.Second // what could not be reached
@@ -36,6 +44,7 @@ const (
 type modelState struct {
 	Good    string             `json:"good,omitempty"`    // digest that served last
 	Pins    []string           `json:"pins,omitempty"`    // digests that the store keeps
+	Origin  []string           `json:"origin,omitempty"`  // digests that were published from this node's store
 	Trouble map[string]Trouble `json:"trouble,omitempty"` // by digest
 }
 
@@ -50,7 +59,7 @@ type state struct {
 
 const maxState = 4 << 20
 
-func openState(path string, log *slog.Logger) *state {
+func openState(path string, log *slog.Logger, now time.Time) *state {
 	s := &state{path: path, log: log, models: map[string]*modelState{}}
 	data, err := readLimited(path, maxState)
 	if errors.Is(err, fs.ErrNotExist) {
@@ -66,6 +75,13 @@ func openState(path string, log *slog.Logger) *state {
 	for name, m := range s.models {
 		if m == nil {
 			delete(s.models, name)
+			continue
+		}
+		for digest, t := range m.Trouble { // the wall clock may have been years ahead when it was written
+			if most := now.Add(t.longest()); t.Next.After(most) {
+				t.Next = most
+				m.Trouble[digest] = t
+			}
 		}
 	}
 	return s
@@ -106,7 +122,7 @@ func (s *state) get(name string) modelState {
 		return modelState{}
 	}
 	out := *m
-	out.Pins = slices.Clone(m.Pins)
+	out.Pins, out.Origin = slices.Clone(m.Pins), slices.Clone(m.Origin)
 	out.Trouble = make(map[string]Trouble, len(m.Trouble))
 	for digest, t := range m.Trouble {
 		out.Trouble[digest] = t

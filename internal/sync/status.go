@@ -1,11 +1,11 @@
 package sync
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
 	"io/fs"
-	"maps"
 	"slices"
 	"strings"
 
@@ -74,10 +74,12 @@ func (s *Syncer) Status() Status {
 	for _, b := range s.remotes {
 		st.Buckets = append(st.Buckets, s.bucketStatus(b, false))
 	}
-	for _, key := range slices.Sorted(maps.Keys(s.refused)) {
-		name, id, _ := strings.Cut(key, "/")
-		st.Refused = append(st.Refused, Refused{Name: name, ID: id, Reason: s.refused[key].reason, Text: s.refused[key].text})
+	for key, r := range s.refused {
+		st.Refused = append(st.Refused, Refused{Name: key.name, ID: key.id, Reason: r.reason, Text: r.text})
 	}
+	slices.SortFunc(st.Refused, func(a, b Refused) int {
+		return cmp.Or(strings.Compare(a.Name, b.Name), strings.Compare(a.ID, b.ID), strings.Compare(a.Text, b.Text))
+	})
 	st.Backlog = s.backlog
 	return st
 }
@@ -134,11 +136,23 @@ func (s *Syncer) Publish(raw []byte) (*Manifest, error) {
 		return nil, err
 	}
 	r, fresh, err := s.catalog.add(raw, m.Name, m.ID())
+	if errors.Is(err, errKeep) {
+		s.metrics.fail(ReasonDisk)
+		s.log.Error("a manifest is taken, but a start would forget it", "model", m.Name, "manifest", m.ID(), "err", err)
+		err = nil
+	}
 	if err != nil {
 		return nil, err
 	}
 	if !fresh {
 		return m, nil
+	}
+	if r.Kind != KindDelete && s.here(r) {
+		s.state.change(m.Name, func(st *modelState) {
+			if !slices.Contains(st.Origin, r.Digest) {
+				st.Origin = append(st.Origin, r.Digest)
+			}
+		})
 	}
 	s.state.forgive(m.Name)
 	s.learned([]string{m.Name})
@@ -177,7 +191,7 @@ type Verified struct {
 }
 
 // Verify reads what the store has of a model, or of all with "". A version that is damaged and does not serve is
-// removed, so that it is fetched again when it is needed.
+// removed, so that it is fetched again when it is needed; one that cannot be read now stays.
 func (s *Syncer) Verify(ctx context.Context, name string) ([]Verified, error) {
 	entries, err := s.store.List()
 	if err != nil && len(entries) == 0 {
@@ -192,7 +206,7 @@ func (s *Syncer) Verify(ctx context.Context, name string) ([]Verified, error) {
 		if err := ctx.Err(); err != nil {
 			return out, err
 		}
-		if v.Err != nil && s.wanted(e.Model.Name) && s.installer.Serving(e.Model.Name) != e.Model.Digest {
+		if errors.Is(v.Err, store.ErrDamaged) && s.wanted(e.Model.Name) && s.installer.Serving(e.Model.Name) != e.Model.Digest {
 			if err := s.store.Remove(e); err != nil && !errors.Is(err, fs.ErrNotExist) {
 				v.Err = errors.Join(v.Err, err)
 			}

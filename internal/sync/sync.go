@@ -105,8 +105,12 @@ type Syncer struct {
 	installing gosync.Mutex           // held while a version is installed
 	said       atomic.Pointer[string] // SHA-256 of the last document
 	wake       chan struct{}          // one slot: other nodes may have said something new
-	full       chan struct{}          // one slot: look at everything
-	copy       chan struct{}          // one slot: the own bucket may lack something
+	met        chan struct{}          // closed when the nodes were looked at once
+	nodes      *watcher
+	atBuckets  []*watcher     // of the own bucket, if there is one, and of the remotes
+	copy       chan struct{}  // one slot: the own bucket may lack something
+	hash       chan struct{}  // one slot: a plain layout is to be read
+	inUse      gosync.RWMutex // held, to read, while files of incoming are used
 
 	mu      gosync.Mutex
 	life    context.Context // of Run; nil before
@@ -115,13 +119,16 @@ type Syncer struct {
 	docs    []document           // what this node says of its catalog, and said before
 	seen    map[string]digestDoc // what other nodes say, by SHA-256
 	later   map[string]time.Time // documents that could not be read, by SHA-256: when they are asked for again
-	refused map[string]refusal   // manifests that are not taken, by key
+	refused map[refused]refusal  // manifests that are not taken
+	objects map[place]refused    // where those are
 	buckets map[string]error     // by name: how the last look at it ended
 	held    map[string]bool      // keys that the own bucket is known to have
+	heldAt  map[string]time.Time // when that was looked at last, by name of a model
+	denied  time.Time            // until then others should copy: this node may not
 	backlog int                  // objects that the own bucket lacks
-	looked  int                  // full looks that ended
-	waiters []chan struct{}      // closed at the end of the next full look
 	plain   map[string]plainLook // what the plain layout of a model looked like last, by name
+	toHash  map[string]plainJob  // plain layouts to read, by name
+	badHash map[string]string    // fingerprints of plain layouts that are no model, by name
 }
 
 // model is one that this node should serve.
@@ -146,11 +153,6 @@ type Progress struct {
 type document struct {
 	sha  string
 	data []byte
-}
-
-type refusal struct {
-	reason Reason
-	text   string
 }
 
 // New makes a Syncer over the node's store. peers may be nil for a lone node.
@@ -180,9 +182,13 @@ func New(cfg Config, st *store.Store, installer Installer, peers Peers) (*Syncer
 		cfg: cfg, own: cfg.Own, remotes: cfg.Remotes, store: st, installer: installer, peers: peers, log: cfg.Logger,
 		metrics: newMetrics(cfg.Registerer), incoming: incoming, onChange: func() {}, room: st.Room, chunk: chunkSize,
 		clock: &Hybrid{Wall: cfg.Now},
-		wake:  make(chan struct{}, 1), full: make(chan struct{}, 1), copy: make(chan struct{}, 1),
-		models: map[string]*model{}, seen: map[string]digestDoc{}, later: map[string]time.Time{}, refused: map[string]refusal{}, buckets: map[string]error{},
-		held: map[string]bool{}, plain: map[string]plainLook{},
+		wake:  make(chan struct{}, 1), met: make(chan struct{}), nodes: newWatcher(), hash: make(chan struct{}, 1), copy: make(chan struct{}, 1),
+		models: map[string]*model{}, seen: map[string]digestDoc{}, later: map[string]time.Time{}, refused: map[refused]refusal{}, buckets: map[string]error{},
+		held: map[string]bool{}, heldAt: map[string]time.Time{}, objects: map[place]refused{},
+		plain: map[string]plainLook{}, toHash: map[string]plainJob{}, badHash: map[string]string{},
+	}
+	for range s.placesToLook() {
+		s.atBuckets = append(s.atBuckets, newWatcher())
 	}
 	s.limiter = rate.NewLimiter(rate.Inf, meterStep)
 	if cfg.Rate > 0 {
@@ -193,7 +199,7 @@ func New(cfg Config, st *store.Store, installer Installer, peers Peers) (*Syncer
 	for _, err := range bad {
 		s.log.Warn("a manifest that this node kept is not taken", "err", err)
 	}
-	s.state = openState(filepath.Join(cfg.StateDir, "state.json"), s.log)
+	s.state = openState(filepath.Join(cfg.StateDir, "state.json"), s.log, cfg.Now())
 	s.SetModels(cfg.Models)
 	return s, nil
 }
@@ -253,7 +259,14 @@ func (s *Syncer) Run(ctx context.Context) error {
 		s.startModel(m)
 	}
 	s.mu.Unlock()
-	s.wg.Go(func() { s.watch(ctx) })
+	s.tidy()
+	s.wg.Go(func() { s.watchNodes(ctx) })
+	for i, b := range s.placesToLook() {
+		s.wg.Go(func() { s.watchBucket(ctx, s.atBuckets[i], b, s.own != nil && i == 0) })
+	}
+	if s.own != nil {
+		s.wg.Go(func() { s.hashPlainLayouts(ctx) })
+	}
 	if s.own != nil && !s.cfg.ReadOnly {
 		s.wg.Go(func() { s.keepCopied(ctx) })
 	}
@@ -268,8 +281,13 @@ func (s *Syncer) Run(ctx context.Context) error {
 // Changed says that other nodes may have said something new, came or went. It never blocks.
 func (s *Syncer) Changed() { poke(s.wake) }
 
-// Look asks for a look at everything soon. It never blocks.
-func (s *Syncer) Look() { poke(s.full) }
+// placesToLook are the buckets, the own one first.
+func (s *Syncer) placesToLook() []NamedBucket {
+	if s.own == nil {
+		return s.remotes
+	}
+	return append([]NamedBucket{*s.own}, s.remotes...)
+}
 
 func poke(c chan struct{}) {
 	select {

@@ -143,13 +143,13 @@ func TestSimultaneousPushes(t *testing.T) {
 			n.want("of us")
 		}
 		for _, b := range []*buckettest.Fake{eu, us} {
-			manifests, bad, err := Manifests(t.Context(), b, "m", nil)
+			manifests, bad, err := Manifests(t.Context(), b, "m", Trust{Now: f.now}, nil)
 			if err != nil || len(bad) > 0 || len(manifests) != 2 {
 				t.Errorf("manifests %v, %v, %v", manifests, bad, err)
 			}
 		}
 		// Rollback is a publish of the digest before with a new clock.
-		all, _, err := Manifests(t.Context(), us, "m", nil)
+		all, _, err := Manifests(t.Context(), us, "m", Trust{Now: f.now}, nil)
 		if err != nil {
 			t.Fatal(err)
 		}

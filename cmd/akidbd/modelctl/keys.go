@@ -10,6 +10,7 @@ import (
 	"github.com/spf13/cobra"
 	"golang.org/x/term"
 
+	"github.com/akidb/akidbd/internal/config"
 	modelsync "github.com/akidb/akidbd/internal/sync"
 )
 
@@ -75,23 +76,60 @@ func (f *flags) sign(m *modelsync.Manifest) error {
 	if f.key == "" {
 		return nil
 	}
-	text, err := readSmall(f.key)
+	key, err := f.secretKey()
 	if err != nil {
 		return err
 	}
+	return m.Sign(key)
+}
+
+// secretKey reads --key once: it may ask for a password.
+func (f *flags) secretKey() (minisign.PrivateKey, error) {
+	if f.secret != nil {
+		return *f.secret, nil
+	}
 	var key minisign.PrivateKey
+	text, err := readSmall(f.key)
+	if err != nil {
+		return key, err
+	}
 	if minisign.IsEncrypted(text) {
 		password, err := password(f.passwordFile, "password of "+f.key+": ")
 		if err != nil {
-			return err
+			return key, err
 		}
 		if key, err = minisign.DecryptKey(password, text); err != nil {
-			return fmt.Errorf("%s: %w", f.key, err)
+			return key, fmt.Errorf("%s: %w", f.key, err)
 		}
 	} else if err := key.UnmarshalText(text); err != nil {
-		return fmt.Errorf("%s is no secret key of minisign: %w", f.key, err)
+		return key, fmt.Errorf("%s is no secret key of minisign: %w", f.key, err)
 	}
-	return m.Sign(key)
+	f.secret = &key
+	return key, nil
+}
+
+// trusted are the keys whose manifests are believed: those of the configuration, as on the nodes. Without any, whoever
+// signs believes what the same key signed: nothing of somebody else is signed by going back to it.
+func (f *flags) trusted(cfg *config.Config) (modelsync.Keys, error) {
+	if cfg != nil && len(cfg.Sync.TrustedKeys) > 0 {
+		keys, err := modelsync.ParseKeys(cfg.Sync.TrustedKeys)
+		if err != nil {
+			return keys, fmt.Errorf("sync.trusted_keys: %w", err)
+		}
+		return keys, nil
+	}
+	if f.key == "" {
+		return modelsync.Keys{}, nil
+	}
+	key, err := f.secretKey()
+	if err != nil {
+		return modelsync.Keys{}, err
+	}
+	public, ok := key.Public().(minisign.PublicKey)
+	if !ok {
+		return modelsync.Keys{}, fmt.Errorf("%s has no public key", f.key)
+	}
+	return modelsync.ParseKeys([]string{public.String()})
 }
 
 func readSmall(path string) ([]byte, error) {

@@ -11,6 +11,7 @@ import (
 	"io"
 	"os"
 
+	"aead.dev/minisign"
 	"github.com/spf13/cobra"
 
 	"github.com/akidb/akidbd/internal/config"
@@ -42,6 +43,8 @@ type flags struct {
 	pathStyle, json             bool
 	as, key, passwordFile, note string
 	region, node                string // of a scope
+
+	secret *minisign.PrivateKey // of key, once it was read
 }
 
 // addNode adds the flags of commands that ask the running node.

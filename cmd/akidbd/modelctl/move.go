@@ -26,6 +26,9 @@ func move(m Machine, cmd *cobra.Command, make func(ctx context.Context, f *flags
 		if err == nil {
 			err = t.publish(cmd.Context(), f, m)
 		}
+		if err == nil {
+			err = t.complete(cmd.Context(), m)
+		}
 		if err := errors.Join(err, t.close()); err != nil {
 			return err
 		}
@@ -69,6 +72,18 @@ func again(t *target, f *flags, version *modelsync.Manifest) *modelsync.Manifest
 	return m
 }
 
+// complete is an error when the files of a version that was just published are not in the bucket: gc may have met it.
+func (t *target) complete(ctx context.Context, m *modelsync.Manifest) error {
+	if t.bucket == nil || m.Kind == modelsync.KindDelete {
+		return nil
+	}
+	missing, err := modelsync.Missing(ctx, t.bucket, m)
+	if err == nil && len(missing) > 0 {
+		err = fmt.Errorf("%s moved to %s, but %d of its files are not in the bucket any more: push it again", m.Name, show(m), len(missing))
+	}
+	return err
+}
+
 func rollbackCommand(m Machine) *cobra.Command {
 	cmd, _ := move(m, &cobra.Command{
 		Use:   "rollback NAME",
@@ -77,6 +92,9 @@ func rollbackCommand(m Machine) *cobra.Command {
 	}, func(ctx context.Context, f *flags, t *target, name string) (*modelsync.Manifest, error) {
 		all, err := t.manifests(ctx, name)
 		if err != nil {
+			return nil, err
+		}
+		if err := t.believed(name); err != nil {
 			return nil, err
 		}
 		before := modelsync.Previous(all)
@@ -173,7 +191,7 @@ func collect(ctx context.Context, f *flags, t *target, name string, keep int, gr
 	if _, err := t.manifests(ctx, name); err != nil {
 		return c, err
 	}
-	plan, err := modelsync.PlanGC(ctx, t.bucket, name, keep, grace, time.Now())
+	plan, err := modelsync.PlanGC(ctx, t.bucket, name, keep, grace, t.trust)
 	if err != nil {
 		return c, err
 	}
@@ -183,19 +201,33 @@ func collect(ctx context.Context, f *flags, t *target, name string, keep int, gr
 			continue
 		}
 		m := t.newManifest(modelsync.KindDelete, name, f)
-		m.Digest = gone.Digest
+		m.Digest, m.Clock = gone.Digest, gone.Clock
 		if err := t.publish(ctx, f, m); err != nil {
 			return c, err
 		}
 	}
-	c.Blobs, c.Bytes = len(plan.Blobs), plan.Bytes
+	if dry {
+		c.Blobs, c.Bytes = len(plan.Blobs), plan.Bytes
+		return c, nil
+	}
+	// A push or an activate may have named some of it meanwhile.
+	now, err := modelsync.PlanGC(ctx, t.bucket, name, keep, grace, t.trust)
+	if err != nil {
+		return c, err
+	}
+	planned := map[string]bool{}
 	for _, o := range plan.Blobs {
-		if dry {
-			break
+		planned[o.Key] = true
+	}
+	for _, o := range now.Blobs {
+		if !planned[o.Key] {
+			continue
 		}
 		if err := t.bucket.Delete(ctx, o.Key); err != nil {
 			return c, err
 		}
+		c.Blobs++
+		c.Bytes += o.Size
 	}
 	return c, nil
 }

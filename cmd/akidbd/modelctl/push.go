@@ -148,6 +148,9 @@ func push(ctx context.Context, f *flags, t *target, from, name string, stage boo
 	if err == nil {
 		err = t.publish(ctx, f, m)
 	}
+	if err == nil && t.bucket != nil {
+		err = t.bring(ctx, m, dir, func(int64) {}) // what gc removed before it saw the manifest
+	}
 	return answer(t, m), err
 }
 

@@ -5,11 +5,13 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io/fs"
 	"os"
 	"path/filepath"
 	"regexp"
 	"slices"
 	"strings"
+	"time"
 
 	"connectrpc.com/connect"
 
@@ -30,6 +32,9 @@ type target struct {
 	as     node.ID // who publishes
 	region string
 	clock  modelsync.Hybrid
+
+	trust   modelsync.Trust // what nodes take
+	refused []error         // what the last look at the bucket met that they do not
 }
 
 // open finds the bucket and the node. At least one is there.
@@ -59,11 +64,17 @@ func (f *flags) open(ctx context.Context) (*target, error) {
 // openBucket gives the region of the configuration that the bucket came from.
 func (f *flags) openBucket(ctx context.Context, t *target) (region string, err error) {
 	c := bucket.S3Config{URL: f.bucket, Endpoint: f.endpoint, Region: f.awsRegion, PathStyle: f.pathStyle}
+	cfg, err := f.machine.Config(f.config)
+	switch {
+	case err != nil && f.bucket != "" && f.config == "" && errors.Is(err, fs.ErrNotExist):
+		cfg = nil // a machine that is no node, where all is said by flags
+	case err != nil:
+		return "", err
+	}
+	if t.trust.Keys, err = f.trusted(cfg); err != nil {
+		return "", err
+	}
 	if f.bucket == "" {
-		cfg, err := f.machine.Config(f.config)
-		if err != nil {
-			return "", err
-		}
 		s := cfg.Sync
 		region = cfg.Node.Region
 		c = bucket.S3Config{
@@ -104,10 +115,11 @@ func (t *target) close() error {
 // manifests lists what was published of a model, or with "" of all, and moves the clock past it.
 func (t *target) manifests(ctx context.Context, name string) ([]*modelsync.Manifest, error) {
 	if t.bucket != nil {
-		all, bad, err := modelsync.Manifests(ctx, t.bucket, name, &t.clock)
+		all, bad, err := modelsync.Manifests(ctx, t.bucket, name, t.trust, &t.clock)
 		for _, b := range bad {
-			fmt.Fprintln(os.Stderr, "akidbd: not read:", b)
+			fmt.Fprintln(os.Stderr, "akidbd: left out, as nodes do:", b)
 		}
+		t.refused = bad
 		return all, err
 	}
 	versions, err := t.versions(ctx, name)
@@ -149,9 +161,53 @@ func (t *target) bring(ctx context.Context, m *modelsync.Manifest, dir string, p
 	return modelsync.PutBlobs(ctx, t.bucket, m, dir, progress)
 }
 
-// publish gives a manifest the clock of now and a signature, puts it where versions are and tells the node.
+// believed is an error when the bucket holds a manifest of the model that nodes refuse: what looks at the order of
+// versions must not guess what it means.
+func (t *target) believed(name string) error {
+	if len(t.refused) == 0 {
+		return nil
+	}
+	return fmt.Errorf("%d manifests of %s in the bucket are refused (sync.trusted_keys, or delete them), so nothing is changed: %w",
+		len(t.refused), name, errors.Join(t.refused...))
+}
+
+// checkClock is an error when this machine's clock is so far ahead that nodes would refuse what it publishes. Where
+// nobody says what time it is, nothing is compared.
+func (t *target) checkClock(ctx context.Context) error {
+	var others []time.Time
+	if t.bucket != nil {
+		if at, err := t.bucket.Now(ctx); err == nil {
+			others = append(others, at)
+		}
+	}
+	if t.node != nil {
+		if res, err := t.node.ListVersions(ctx, connect.NewRequest(&adminv1.ListVersionsRequest{})); err == nil {
+			if c, err := modelsync.ParseClock(res.Msg.Clock); err == nil {
+				others = append(others, c.Time())
+			}
+		}
+	}
+	return tooFast(time.Now(), others)
+}
+
+func tooFast(now time.Time, others []time.Time) error {
+	for _, at := range others {
+		if ahead := now.Sub(at); ahead > modelsync.MaxAhead {
+			return fmt.Errorf("the clock of this machine is %v ahead, nodes refuse what is over %v: set it right and try again", ahead.Round(time.Second), modelsync.MaxAhead)
+		}
+	}
+	return nil
+}
+
+// publish gives a manifest that has none the clock of now, and a signature, puts it where versions are and tells the
+// node.
 func (t *target) publish(ctx context.Context, f *flags, m *modelsync.Manifest) error {
-	m.Clock = t.clock.Now()
+	if err := t.checkClock(ctx); err != nil {
+		return err
+	}
+	if m.Clock == 0 {
+		m.Clock = t.clock.Now()
+	}
 	if err := f.sign(m); err != nil {
 		return err
 	}

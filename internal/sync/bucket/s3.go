@@ -15,6 +15,7 @@ import (
 	"time"
 
 	"github.com/aws/aws-sdk-go-v2/aws"
+	awsmiddleware "github.com/aws/aws-sdk-go-v2/aws/middleware"
 	awshttp "github.com/aws/aws-sdk-go-v2/aws/transport/http"
 	"github.com/aws/aws-sdk-go-v2/config"
 	"github.com/aws/aws-sdk-go-v2/service/s3"
@@ -206,6 +207,20 @@ func (b *S3) Head(ctx context.Context, key string) (Object, error) {
 		return Object{}, b.explain(ctx, "head", key, err)
 	}
 	return Object{Key: key, Size: aws.ToInt64(out.ContentLength), ETag: aws.ToString(out.ETag), Modified: aws.ToTime(out.LastModified)}, nil
+}
+
+// Now is the clock of the service, to compare one's own with.
+func (b *S3) Now(ctx context.Context) (time.Time, error) {
+	one := int32(1)
+	out, err := b.client.ListObjectsV2(ctx, &s3.ListObjectsV2Input{Bucket: &b.bucket, Prefix: &b.prefix, MaxKeys: &one})
+	if err != nil {
+		return time.Time{}, b.explain(ctx, "list", "", err)
+	}
+	at, ok := awsmiddleware.GetServerTime(out.ResultMetadata)
+	if !ok {
+		return time.Time{}, fmt.Errorf("bucket %s does not say what time it is", b.bucket)
+	}
+	return at, nil
 }
 
 // Delete is Bucket's.

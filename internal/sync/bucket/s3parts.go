@@ -88,7 +88,16 @@ func (b *S3) putParts(ctx context.Context, key string, body io.ReaderAt, size in
 		Bucket: &b.bucket, Key: b.key(key), UploadId: &id, IfNoneMatch: aws.String("*"),
 		MultipartUpload: &types.CompletedMultipartUpload{Parts: parts},
 	})
-	return b.explain(ctx, "put", key, err)
+	if err = b.explain(ctx, "put", key, err); errors.Is(err, fs.ErrExist) {
+		b.abort(ctx, key, id) // another one was faster, and nobody will go on with this one
+	}
+	return err
+}
+
+// abort gives up an upload, whose parts would be paid for until a rule of the bucket removes them. Where it may not, such
+// a rule must.
+func (b *S3) abort(ctx context.Context, key, id string) {
+	_, _ = b.client.AbortMultipartUpload(ctx, &s3.AbortMultipartUploadInput{Bucket: &b.bucket, Key: b.key(key), UploadId: &id})
 }
 
 // unfinished finds the last upload of a key that was not completed, and its parts.
@@ -102,7 +111,14 @@ func (b *S3) unfinished(ctx context.Context, key string) (id string, parts map[i
 		return "", nil, err
 	}
 	uploads := slices.DeleteFunc(out.Uploads, func(u types.MultipartUpload) bool {
-		return aws.ToString(u.Key) != full || time.Since(aws.ToTime(u.Initiated)) > uploadMaxAge
+		if aws.ToString(u.Key) != full {
+			return true
+		}
+		old := time.Since(aws.ToTime(u.Initiated)) > uploadMaxAge
+		if old {
+			b.abort(ctx, key, aws.ToString(u.UploadId))
+		}
+		return old
 	})
 	if len(uploads) == 0 {
 		return "", nil, nil

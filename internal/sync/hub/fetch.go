@@ -1,6 +1,7 @@
 package hub
 
 import (
+	"cmp"
 	"context"
 	"crypto/sha1" //nolint:gosec // git's object ids
 	"crypto/sha256"
@@ -18,6 +19,12 @@ import (
 
 // tries is how often a file is tried that breaks off.
 const tries = 4
+
+// stallLimit ends a download from which nothing comes; the next try goes on where it stopped.
+const stallLimit = 30 * time.Second
+
+// errStalled is why.
+var errStalled = errors.New("nothing comes any more")
 
 // Fetch brings the files of l into dir, which it makes, and leaves nothing of another revision there. What an earlier
 // Fetch of the same commit left is not fetched again. progress, if not nil, is told of bytes that are there.
@@ -102,14 +109,22 @@ func (c Client) download(ctx context.Context, root *os.Root, part string, l List
 		}
 	}()
 	if had < f.Size {
+		ctx, cancel := context.WithCancelCause(ctx)
+		defer cancel(nil)
+		limit := cmp.Or(c.stall, stallLimit)
+		watch := time.AfterFunc(limit, func() { cancel(errStalled) })
+		defer watch.Stop()
 		body, err := c.get(ctx, "/"+l.Ref.Repo+"/resolve/"+l.Commit+"/"+escape(f.Path), had)
 		if errors.Is(err, errNoRange) {
 			return errors.Join(err, out.Truncate(0))
 		}
 		if err != nil {
-			return err
+			return cmp.Or(stalled(ctx), err)
 		}
-		n, err := io.Copy(io.MultiWriter(out, h, counter(func(n int) { told += int64(n); progress(int64(n)) })), io.LimitReader(body, f.Size-had+1))
+		n, err := io.Copy(io.MultiWriter(out, h, counter(func(n int) { watch.Reset(limit); told += int64(n); progress(int64(n)) })), io.LimitReader(body, f.Size-had+1))
+		if err != nil {
+			err = cmp.Or(stalled(ctx), err)
+		}
 		if err := errors.Join(err, body.Close()); err != nil {
 			return err
 		}
@@ -121,6 +136,14 @@ func (c Client) download(ctx context.Context, root *os.Root, part string, l List
 		return errors.Join(fmt.Errorf("its hash is %s, the list of files says %s", got, want), out.Truncate(0))
 	}
 	return out.Sync()
+}
+
+// stalled is errStalled when that is why ctx ended.
+func stalled(ctx context.Context) error {
+	if cause := context.Cause(ctx); errors.Is(cause, errStalled) {
+		return cause
+	}
+	return nil
 }
 
 func (f File) wanted() string {

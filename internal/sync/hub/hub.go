@@ -72,6 +72,8 @@ type Client struct {
 	Endpoint string       // default DefaultEndpoint
 	Token    string       // sent to the endpoint only; "" for public models
 	HTTP     *http.Client // default http.DefaultClient
+
+	stall time.Duration // default stallLimit
 }
 
 // FromEnv makes a Client of HF_ENDPOINT and HF_TOKEN.

@@ -32,6 +32,7 @@ type standIn struct {
 	token string   // asked for when not ""
 
 	corrupt   map[string]bool
+	hang      atomic.Int64 // answers that still stop in the middle and stay open
 	cut       atomic.Int64 // answers that still break off in the middle
 	ranges    atomic.Int64 // answers that went on
 	fetched   atomic.Int64 // answers with files
@@ -108,6 +109,15 @@ func (s *standIn) serveCDN(w http.ResponseWriter, r *http.Request) {
 	if len(data) > 10_000 && s.cut.Add(-1) >= 0 {
 		w.Header().Set("Content-Length", fmt.Sprint(len(data)))
 		_, _ = w.Write([]byte(data[:len(data)/2]))
+		return
+	}
+	if len(data) > 10_000 && s.hang.Add(-1) >= 0 {
+		w.Header().Set("Content-Length", fmt.Sprint(len(data)))
+		_, _ = w.Write([]byte(data[:len(data)/2]))
+		if f, ok := w.(http.Flusher); ok {
+			f.Flush()
+		}
+		<-r.Context().Done()
 		return
 	}
 	http.ServeContent(w, r, "", time.Time{}, strings.NewReader(data))
@@ -193,6 +203,30 @@ func TestFetchGoesOn(t *testing.T) {
 	check(t, s, dir)
 	if s.ranges.Load() == 0 {
 		t.Error("the file that broke off was fetched from its beginning")
+	}
+}
+
+// A download from which nothing comes any more is ended, and goes on.
+func TestFetchThatHangs(t *testing.T) {
+	s := newStandIn(t)
+	s.hang.Store(1)
+	ref, err := ParseRef("hf://org/tiny")
+	if err != nil {
+		t.Fatal(err)
+	}
+	c := s.client()
+	l, err := c.List(t.Context(), ref)
+	if err != nil {
+		t.Fatal(err)
+	}
+	c.stall = 100 * time.Millisecond
+	dir := filepath.Join(t.TempDir(), "files")
+	if err := c.Fetch(t.Context(), l, dir, nil); err != nil {
+		t.Fatal(err)
+	}
+	check(t, s, dir)
+	if s.ranges.Load() == 0 {
+		t.Error("it began anew")
 	}
 }
 
