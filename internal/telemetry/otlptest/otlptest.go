@@ -62,7 +62,7 @@ func (r *Receiver) Spans() []Span {
 // Listen starts a receiver that ends with the test.
 func Listen(t *testing.T) *Receiver {
 	t.Helper()
-	ln, err := net.Listen("tcp", "127.0.0.1:0")
+	ln, err := new(net.ListenConfig).Listen(t.Context(), "tcp", "127.0.0.1:0")
 	if err != nil {
 		t.Fatal(err)
 	}
