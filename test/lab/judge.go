@@ -113,7 +113,7 @@ func (r *runner) judge(s scenario, res *result, ended time.Time) {
 		if len(s.back) > 0 && served == 0 {
 			res.problem("%v answered nothing in the last 2 s, although they are back", s.back)
 		}
-	} else if res.share > 0.5 && !s.localOnly {
+	} else if res.share > 0.5 && !s.yields {
 		res.problem("%.0f %% of the requests were forwarded although the asked nodes serve the model", 100*res.share)
 	}
 	// When the machine is too busy to send the load in time, its latencies, and the hedges that follow from them,

@@ -20,6 +20,7 @@ type scenario struct {
 	realOnly    bool   // it needs the real engine
 	localOnly   bool   // it breaks what a node without the model does not use
 	previous    bool   // it needs the previous release
+	yields      bool   // it breaks the asked node's own engine: others answer then
 	third       bool   // with ap-1, a third region
 	asked       []string
 	lack        []string // without the model in the run where everything is forwarded
@@ -148,7 +149,7 @@ func scenarios(o options) []scenario {
 			fault: send(syscall.SIGUSR1, "eu-2"), heal: send(syscall.SIGUSR2, "eu-2"),
 		},
 		{
-			name: "local-engine-fails", about: "the engine of the asked node fails every run", fakeOnly: true, localOnly: true,
+			name: "local-engine-fails", about: "the engine of the asked node fails every run", fakeOnly: true, localOnly: true, yields: true,
 			asked: eu[:1], loud: eu[:1], fault: send(syscall.SIGUSR1, "eu-1"), heal: send(syscall.SIGUSR2, "eu-1"),
 		},
 		{
@@ -157,7 +158,7 @@ func scenarios(o options) []scenario {
 			fault: send(syscall.SIGWINCH, "eu-2"), heal: send(syscall.SIGUSR2, "eu-2"),
 		},
 		{
-			name: "worker-dies", about: "the worker process of the serving node gets SIGSEGV, SIGKILL and SIGSTOP, three times each", realOnly: true,
+			name: "worker-dies", about: "the worker process of the serving node gets SIGSEGV, SIGKILL and SIGSTOP, three times each", realOnly: true, yields: true,
 			asked: eu[:1], lack: eu[:1], victims: eu[1:], loud: eu, fault: endWorkers(3), heal: nothing, hold: time.Second,
 		},
 		{
