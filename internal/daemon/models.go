@@ -61,7 +61,7 @@ func (d *Daemon) loadModels(ctx context.Context, cfg *config.Config) {
 		if m.Path == "" {
 			continue
 		}
-		if err := d.install(ctx, cfg, m, nil); err != nil && ctx.Err() == nil {
+		if err := d.install(ctx, m, settings(cfg, m)); err != nil && ctx.Err() == nil {
 			d.log.Error("model is not served", "model", m.Name, "path", m.Path, "err", err)
 		}
 	}
@@ -76,10 +76,8 @@ func (d *Daemon) loadModels(ctx context.Context, cfg *config.Config) {
 }
 
 // install copies a model into the store, where nobody else writes, and serves it from there. One that serves
-// already, same content and same settings, is left alone. Aliases that are taken are left where they lead.
-func (d *Daemon) install(ctx context.Context, cfg *config.Config, m config.Model, taken map[string]bool) error {
-	s := settings(cfg, m)
-	s.Aliases = slices.DeleteFunc(s.Aliases, func(a string) bool { return taken[a] })
+// already, same content and same settings, is left alone.
+func (d *Daemon) install(ctx context.Context, m config.Model, s infer.Settings) error {
 	if m.Path == "" {
 		return d.installSynced(ctx, m, s)
 	}

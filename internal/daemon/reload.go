@@ -12,6 +12,7 @@ import (
 	"github.com/akidb/akidbd/internal/api"
 	"github.com/akidb/akidbd/internal/api/admin"
 	"github.com/akidb/akidbd/internal/config"
+	"github.com/akidb/akidbd/internal/infer"
 )
 
 // reloads is how the last reload went, for status.
@@ -115,63 +116,63 @@ func (d *Daemon) changePeers(cfg *config.Config) error {
 	return d.mesh.cluster.SetSeeds(cfg.Gossip.Seeds)
 }
 
-// changeModels installs what does not serve as it should (a new model, other content under the same path, other
-// settings, or one that failed before), then moves the aliases, and removes what is gone only when nothing failed:
+// changeModels installs what does not serve as it should: a new model, other content under the same path, other
+// settings, or one that failed before. Then the aliases move, and what is gone is removed, unless something failed:
 // the model that was to take its place may be the one that did.
 func (d *Daemon) changeModels(ctx context.Context, cfg *config.Config) error {
 	if d.sync != nil {
 		d.sync.SetModels(cfg.SyncedModels())
 	}
-	wanted, served := allSettings(cfg), map[string][]string{}
+	wanted, aliases := allSettings(cfg), map[string][]string{}
 	for _, info := range d.engine.Models() {
-		served[info.Model.Name] = info.Aliases
+		aliases[info.Model.Name] = info.Aliases
 	}
 	var errs []error
-	failed := map[string]bool{}
+	var serving, failed []string
 	for _, m := range cfg.Models {
-		if err := d.install(ctx, cfg, m, elsewhere(served, m.Name)); err != nil {
+		s := wanted[m.Name]
+		s.Aliases = aliases[m.Name]
+		if err := d.install(ctx, m, s); err != nil {
 			errs = append(errs, fmt.Errorf("model %s is not changed: %w", m.Name, err))
-			_, _, ok := d.engine.Serving(m.Name)
-			failed[m.Name] = !ok
+			if _, _, ok := d.engine.Serving(m.Name); !ok {
+				failed = append(failed, m.Name)
+				continue
+			}
 		}
+		serving = append(serving, m.Name)
 	}
-	var gone []string
-	for name := range served {
-		if _, ok := wanted[name]; !ok {
-			gone = append(gone, name)
+	var kept []string
+	for name := range aliases {
+		if _, ok := wanted[name]; ok {
+			continue
 		}
-	}
-	if len(errs) == 0 {
-		for _, name := range gone {
+		_, s, ok := d.engine.Serving(name)
+		switch {
+		case len(errs) == 0:
 			d.engine.Remove(name)
-		}
-		return d.engine.Configure(wanted)
-	}
-	for name, s := range wanted { // what serves keeps what a model that does not serve would take
-		if failed[name] {
-			s.Aliases = slices.DeleteFunc(s.Aliases, func(a string) bool { return elsewhere(served, name)[a] })
+		case ok:
+			s.Aliases, kept = aliases[name], append(kept, name)
 			wanted[name] = s
 		}
 	}
-	for _, name := range gone {
-		if _, s, ok := d.engine.Serving(name); ok {
-			s.Aliases = slices.DeleteFunc(slices.Clone(served[name]), func(a string) bool {
-				return slices.ContainsFunc(cfg.Models, func(m config.Model) bool { return slices.Contains(wanted[m.Name].Aliases, a) })
-			})
-			wanted[name] = s
-		}
+	if len(errs) > 0 {
+		share(wanted, kept, slices.Concat(serving, kept, failed))
 	}
 	return errors.Join(append(errs, d.engine.Configure(wanted))...)
 }
 
-// elsewhere are the names and aliases that lead to other models than this one.
-func elsewhere(served map[string][]string, name string) map[string]bool {
+// share leaves each alias with the first of the models that claims it, and the reserved names with theirs.
+func share(wanted map[string]infer.Settings, reserved, order []string) {
 	taken := map[string]bool{}
-	for other, aliases := range served {
-		taken[other] = other != name
-		for _, a := range aliases {
-			taken[a] = taken[a] || other != name
-		}
+	for _, name := range reserved {
+		taken[name] = true
 	}
-	return taken
+	for _, name := range order {
+		s := wanted[name]
+		s.Aliases = slices.DeleteFunc(slices.Clone(s.Aliases), func(a string) bool { return taken[a] })
+		for _, a := range s.Aliases {
+			taken[a] = true
+		}
+		wanted[name] = s
+	}
 }

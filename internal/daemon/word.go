@@ -37,7 +37,8 @@ func (d *Daemon) word() node.Word {
 	s := &d.speaker
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if state, catalog := d.nodeState(), d.catalog(); state == s.word.State && catalog == s.word.Catalog && time.Since(s.made) < wordAge {
+	state, catalog := d.nodeState(), d.catalog()
+	if state == s.word.State && catalog == s.word.Catalog && time.Since(s.made) < wordAge {
 		return s.word
 	}
 	var queued int
@@ -47,7 +48,7 @@ func (d *Daemon) word() node.Word {
 		delay += l.Delay
 	}
 	s.word = node.Word{
-		State: d.nodeState(), Models: d.served(), QueueDelay: delay, Catalog: d.catalog(),
+		State: state, Models: d.served(), QueueDelay: delay, Catalog: catalog,
 		Load:  min(1, float64(queued)/float64(d.opt.Config.Engine.QueueTokens)),
 		Epoch: d.epoch, Seq: s.word.Seq + 1,
 	}

@@ -35,8 +35,7 @@ const (
 // transport is memberlist's network: the links.
 type transport struct {
 	link    Link
-	addrOf  func(node.ID) string
-	member  func(node.ID) bool
+	table   *table
 	metrics *metrics
 	packets chan *memberlist.Packet
 	streams chan net.Conn
@@ -54,7 +53,7 @@ var _ memberlist.NodeAwareTransport = (*transport)(nil)
 func newTransport(link Link, t *table, m *metrics) *transport {
 	ctx, cancel := context.WithCancel(context.Background())
 	return &transport{
-		link: link, addrOf: t.addrOf, member: t.member, metrics: m, ctx: ctx, cancel: cancel, conns: map[*conn]struct{}{},
+		link: link, table: t, metrics: m, ctx: ctx, cancel: cancel, conns: map[*conn]struct{}{},
 		packets: make(chan *memberlist.Packet, packetQueue), streams: make(chan net.Conn, streamQueue),
 	}
 }
@@ -111,7 +110,7 @@ func (t *transport) WriteTo(b []byte, addr string) (time.Time, error) {
 // its own fault and stop probing.
 func (t *transport) WriteToAddress(b []byte, a memberlist.Address) (time.Time, error) {
 	to, addr := t.target(a)
-	if to != "" && t.member(to) && tells(b) {
+	if to != "" && t.table.member(to) && tells(b) {
 		to, addr = t.carrier(to, addr)
 	}
 	if (to != "" || addr != "") && t.ctx.Err() == nil {
@@ -143,7 +142,7 @@ func (t *transport) target(a memberlist.Address) (node.ID, string) {
 	if a.Addr != placeholder {
 		return node.ID(a.Name), a.Addr
 	}
-	return node.ID(a.Name), t.addrOf(node.ID(a.Name))
+	return node.ID(a.Name), t.table.addrOf(node.ID(a.Name))
 }
 
 // PacketCh implements [memberlist.Transport].

@@ -136,7 +136,7 @@ func New(cfg Config) (*Engine, error) {
 		cfg: cfg, log: cfg.Logger, metrics: newMetrics(cfg.Registerer),
 		ctx: ctx, cancel: cancel, wake: make(chan struct{}, 1), tokenizing: make(chan struct{}, cfg.Options.Threads),
 		entries: map[string]*entry{}, aliases: map[string]string{}, runs: map[*run]struct{}{},
-		suspects: map[suspectKey]suspicion{},
+		suspects: map[suspectKey]suspicion{}, loads: map[*load]struct{}{},
 	}
 	e.beat.Store(time.Now().UnixNano())
 	return e, nil

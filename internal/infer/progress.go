@@ -22,9 +22,6 @@ func (e *Engine) beginLoad(m embedding.Model) (end func()) {
 	l := &load{m, time.Now()}
 	e.loadsMu.Lock()
 	defer e.loadsMu.Unlock()
-	if e.loads == nil {
-		e.loads = map[*load]struct{}{}
-	}
 	e.loads[l] = struct{}{}
 	return func() {
 		e.loadsMu.Lock()

@@ -12,7 +12,7 @@ import (
 // TestOverdue: a load is progress within its limit, and is not when that did not end it.
 func TestOverdue(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		e := &Engine{cfg: Config{LoadTimeout: 10 * time.Minute}}
+		e := &Engine{cfg: Config{LoadTimeout: 10 * time.Minute}, loads: map[*load]struct{}{}}
 		end := e.beginLoad(embedding.Model{Name: "big"})
 		time.Sleep(10*time.Minute + loadGrace)
 		if got := e.Overdue(); got != "" {

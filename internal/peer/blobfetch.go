@@ -261,19 +261,16 @@ func (l *Links) dialBlobs(c *blobConn, id node.ID) {
 func (l *Links) reachBlobs(id node.ID) (*quic.Conn, error) {
 	ctx, cancel := context.WithTimeout(l.dialCtx, dialTimeout)
 	defer cancel()
-	conn, addr, err := l.dialOne(ctx, l.ways(id), l.identity.TLS([]string{blobVersion}))
+	conn, err := l.dialOne(ctx, l.ways(id), l.identity.TLS([]string{blobVersion}))
 	if err != nil {
 		return nil, err
 	}
-	got, _, err := l.identity.Verify(conn.ConnectionState().TLS.PeerCertificates)
-	if err != nil {
-		code, _ := verdict(err)
-		_ = conn.CloseWithError(code, "certificate refused: "+err.Error())
-		return nil, &unauthorizedError{err}
+	got, _, err := l.verify(conn)
+	if err == nil {
+		err = expect(conn, id, got)
 	}
-	if got != id {
-		_ = conn.CloseWithError(codeUnauthorized, fmt.Sprintf("expected node %s, found %s", id, got))
-		return nil, &nameError{string(id), string(got), addr}
+	if err != nil {
+		return nil, err
 	}
 	return conn, nil
 }
@@ -299,7 +296,7 @@ func (l *Links) ways(id node.ID) []string {
 }
 
 // dialOne dials for blobs at one address after the other.
-func (l *Links) dialOne(ctx context.Context, addrs []string, conf *tls.Config) (conn *quic.Conn, addr string, err error) {
+func (l *Links) dialOne(ctx context.Context, addrs []string, conf *tls.Config) (conn *quic.Conn, err error) {
 	err = errors.New("nothing is known of where it is")
 	for i, addr := range addrs {
 		if slices.Contains(addrs[:i], addr) || ctx.Err() != nil {
@@ -310,10 +307,10 @@ func (l *Links) dialOne(ctx context.Context, addrs []string, conf *tls.Config) (
 			continue
 		}
 		if conn, err = l.tr.Dial(ctx, to, conf, l.blobConfig(to.String())); err == nil {
-			return conn, addr, nil
+			return conn, nil
 		}
 	}
-	return nil, "", err
+	return nil, err
 }
 
 // blobConfig has windows of its own: 16 MiB on the way are 160 MB/s at 100 ms.

@@ -36,11 +36,9 @@ func newBlobs(places, perSecond int) *blobs {
 
 // serveBlobs gives out blobs on a connection until it ends.
 func (l *Links) serveBlobs(conn *quic.Conn) {
-	id, _, err := l.identity.Verify(conn.ConnectionState().TLS.PeerCertificates)
+	id, _, err := l.verify(conn)
 	if err != nil {
-		code, _ := verdict(err)
-		_ = conn.CloseWithError(code, "certificate refused: "+err.Error())
-		l.refuse(refusedIdentity, conn.RemoteAddr(), "reason", &unauthorizedError{err})
+		l.refuse(refusedIdentity, conn.RemoteAddr(), "reason", err)
 		return
 	}
 	if old := l.blobs.welcome(id, conn); old != nil {

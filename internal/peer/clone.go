@@ -1,6 +1,7 @@
 package peer
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
 	"net/netip"
@@ -140,16 +141,17 @@ func cloneNotice(id node.ID, addr string) string {
 // sentAway takes the hint of a node that closed a connection because it knows an older process of this node's
 // name: this node goes and sees for itself.
 func (l *Links) sentAway(conn *quic.Conn, err error) {
-	addr, ok := hinted(err)
-	if !ok {
-		return
-	}
-	if addr == "" {
-		addr = conn.RemoteAddr().String()
-	}
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	l.lookAt(addr, conn.RemoteAddr().String())
+	l.takeHint(conn, err)
+}
+
+// takeHint is sentAway for a caller that holds mu.
+func (l *Links) takeHint(conn *quic.Conn, err error) {
+	if addr, ok := hinted(err); ok {
+		says := conn.RemoteAddr().String()
+		l.lookAt(cmp.Or(addr, says), says)
+	}
 }
 
 // hinted says whether an error is a codeClone of the other side, and where that says that the older process is.

@@ -68,21 +68,38 @@ func (l *Links) me() node.Info {
 	return me
 }
 
+// verify says whose certificate is at the other end of a connection, and closes one where it does not verify now.
+func (l *Links) verify(conn *quic.Conn) (id node.ID, region string, err error) {
+	id, region, err = l.identity.Verify(conn.ConnectionState().TLS.PeerCertificates)
+	if err != nil {
+		code, _ := verdict(err)
+		_ = conn.CloseWithError(code, "certificate refused: "+err.Error())
+		return "", "", &unauthorizedError{err}
+	}
+	return id, region, nil
+}
+
+// expect closes a connection that was to lead to another node than it does. want is "" for anybody.
+func expect(conn *quic.Conn, want, got node.ID) error {
+	if want == "" || want == got {
+		return nil
+	}
+	_ = conn.CloseWithError(codeUnauthorized, fmt.Sprintf("expected node %s, found %s", want, got))
+	return &nameError{string(want), string(got), conn.RemoteAddr().String()}
+}
+
 // greet verifies who is at the other end of a new connection and exchanges the hellos. The connection is closed
 // when it fails. want is "" when anybody of the fleet will do.
 func (l *Links) greet(ctx context.Context, conn *quic.Conn, dialled bool, want node.ID) (*link, error) {
 	ctx, cancel := context.WithTimeout(ctx, helloTimeout)
 	defer cancel()
-	state := conn.ConnectionState().TLS
-	if !slices.Contains(l.cfg.versions, state.NegotiatedProtocol) {
+	if spoken := conn.ConnectionState().TLS.NegotiatedProtocol; !slices.Contains(l.cfg.versions, spoken) {
 		_ = conn.CloseWithError(codeVersion, "no common version")
-		return nil, &versionError{state.NegotiatedProtocol}
+		return nil, &versionError{spoken}
 	}
-	id, region, err := l.identity.Verify(state.PeerCertificates)
+	id, region, err := l.verify(conn)
 	if err != nil {
-		code, _ := verdict(err)
-		_ = conn.CloseWithError(code, "certificate refused: "+err.Error())
-		return nil, &unauthorizedError{err}
+		return nil, err
 	}
 	me := l.me()
 	h, err := l.exchange(ctx, conn, dialled, me)
@@ -97,9 +114,8 @@ func (l *Links) greet(ctx context.Context, conn *quic.Conn, dialled bool, want n
 	if id == l.self {
 		return nil, l.meetSelf(conn, h)
 	}
-	if want != "" && id != want {
-		_ = conn.CloseWithError(codeUnauthorized, fmt.Sprintf("expected node %s, found %s", want, id))
-		return nil, &nameError{string(want), string(id), conn.RemoteAddr().String()}
+	if err := expect(conn, want, id); err != nil {
+		return nil, err
 	}
 	k := l.newLink(conn, id, region, dialled, h)
 	k.said = me.Addr

@@ -56,13 +56,8 @@ func (l *Links) reverify() {
 
 func (l *Links) reverifyAll() {
 	for conn, want := range l.blobs.open() {
-		id, _, err := l.identity.Verify(conn.ConnectionState().TLS.PeerCertificates)
-		if err == nil && id != want {
-			err = &nameError{string(want), string(id), conn.RemoteAddr().String()}
-		}
-		if err != nil {
-			code, _ := verdict(err)
-			_ = conn.CloseWithError(code, "certificate refused: "+err.Error())
+		if id, _, err := l.verify(conn); err == nil {
+			_ = expect(conn, want, id) // a connection that is closed says so itself
 		}
 	}
 	l.mu.Lock()

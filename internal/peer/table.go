@@ -205,9 +205,7 @@ func (l *Links) drop(k *link) {
 	if len(r.links) == 0 {
 		l.log.Info("link down", "node", k.id, "addr", k.conn.RemoteAddr().String(), "cause", cause, "reason", err)
 	}
-	if addr, ok := hinted(err); ok {
-		l.lookAt(cmp.Or(addr, k.conn.RemoteAddr().String()), k.conn.RemoteAddr().String())
-	}
+	l.takeHint(k.conn, err)
 }
 
 // best is the connection to use for a node, nil without one. The caller holds mu.

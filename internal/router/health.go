@@ -59,12 +59,11 @@ type health struct {
 
 // condition is what health comes to at a moment.
 type condition struct {
-	state    State
-	weight   float64 // share of a full node's traffic, in slow start
-	streak   int
-	doubtful bool      // the last results were failures
-	trial    time.Time // the last request to it while it was doubtful
-	until    time.Time // of an ejection or a busy time
+	state  State
+	weight float64 // share of a full node's traffic, in slow start
+	streak int
+	trial  time.Time // the last request to it while it was doubtful
+	until  time.Time // of an ejection or a busy time
 }
 
 // condition looks at the node, and ends an ejection that the link speaks against: one that came up since, or that
@@ -83,7 +82,7 @@ func (h *health) condition(now time.Time, link node.Link) condition {
 		h.window = window{}
 		h.streak = 0
 	}
-	c := condition{state: StateUp, weight: 1, streak: h.streak, doubtful: h.streak >= doubtStreak, trial: h.trial}
+	c := condition{state: StateUp, weight: 1, streak: h.streak, trial: h.trial}
 	if now.Before(h.busy) {
 		c.state, c.until = StateBusy, h.busy
 	}

@@ -187,7 +187,7 @@ func (r *Router) judge(now time.Time, a ask, n *node.Info, p *peer, self *node.I
 		c.reason = ReasonDraining
 	case c.cond.state == StateBusy:
 		c.reason = ReasonBusy
-	case c.cond.doubtful && now.Sub(c.cond.trial) < trialEvery:
+	case c.cond.streak >= doubtStreak && now.Sub(c.cond.trial) < trialEvery:
 		c.reason = ReasonDoubtful
 	case n.Word.Load >= r.cfg.LoadMark:
 		c.reason = ReasonLoaded
