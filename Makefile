@@ -61,27 +61,29 @@ e2e: build fetch $(VERSITYGW) ## the real binary with real clients and a real S3
 e2e-mesh: build fetch ## fleets in network namespaces, broken on purpose; needs root; ARGS=-list names the scenarios
 	go run ./test/lab -bin $(BIN) -library $(ORT) -model $(MODEL) $(ARGS)
 
-ZIG := $(CACHE)/tools/zig-0.15.2/ziglang/zig
+ZIG_DIR := $(CACHE)/tools/zig-0.15.2
+ZIG     := $(ZIG_DIR)/ziglang/zig
+PACKAGE  = ZIG_GLOBAL_CACHE_DIR=$(CACHE)/zig go run ./systemd/package --zig $(ZIG) --ort "$(FETCH)"
 .PHONY: deb
 deb: $(ZIG) ## Debian packages for amd64 and arm64 in dist/
-	ZIG_GLOBAL_CACHE_DIR=$(CACHE)/zig go run ./systemd/package --version $(VERSION) --zig $(ZIG) --ort "$(FETCH)" $(ARGS)
+	$(PACKAGE) --version $(VERSION) $(ARGS)
 
 E2E_DIST := $(CURDIR)/dist/e2e
-PACKAGE   = go run ./systemd/package --zig $(ZIG) --ort "$(FETCH)" --out $(E2E_DIST) --compression gzip
+E2E_DEB   = $(PACKAGE) --out $(E2E_DIST) --compression gzip
 .PHONY: e2e-systemd
 e2e-systemd: $(ZIG) fetch ## packages, systemd and apt on machines in containers, arm64 under qemu; needs root and Debian
 	@test/systemd/possible.sh # and installs what it needs
 	@mkdir -p $(E2E_DIST)
-	ZIG_GLOBAL_CACHE_DIR=$(CACHE)/zig $(PACKAGE) --version v0.0.1 --arch $(shell go env GOARCH)
-	ZIG_GLOBAL_CACHE_DIR=$(CACHE)/zig $(PACKAGE) --version v0.0.2 --arch amd64,arm64
+	$(E2E_DEB) --version v0.0.1 --arch $(shell go env GOARCH)
+	$(E2E_DEB) --version v0.0.2 --arch amd64,arm64
 	go build -tags faults -o $(E2E_DIST)/bin/akidbd ./cmd/akidbd
 	AKIDB_TEST_ORT=$(ORT) AKIDB_TEST_MODEL=$(MODEL) AKIDB_E2E_DIST=$(E2E_DIST) \
 	go test -tags systemd -count=1 -timeout 15m -v $(ARGS) ./test/systemd
 
 $(ZIG): systemd/package/zig.txt
-	@rm -rf $(CACHE)/tools/zig-0.15.2 && mkdir -p $(CACHE)/tools/zig-0.15.2
-	python3 -m pip download -q --disable-pip-version-check --no-deps --only-binary=:all: --require-hashes -r $< -d $(CACHE)/tools/zig-0.15.2
-	cd $(CACHE)/tools/zig-0.15.2 && python3 -m zipfile -e *.whl . && rm *.whl && chmod +x ziglang/zig && touch ziglang/zig
+	@rm -rf $(ZIG_DIR) && mkdir -p $(ZIG_DIR)
+	python3 -m pip download -q --disable-pip-version-check --no-deps --only-binary=:all: --require-hashes -r $< -d $(ZIG_DIR)
+	cd $(ZIG_DIR) && python3 -m zipfile -e *.whl . && rm *.whl && chmod +x ziglang/zig && touch ziglang/zig
 
 .PHONY: bench
 bench: fetch ## the server against the ceiling of the machine, as ratios (docs/benchmarks.md); about 15 minutes

@@ -13,7 +13,6 @@ import (
 
 	"connectrpc.com/connect"
 	"github.com/spf13/cobra"
-	"golang.org/x/term"
 
 	"github.com/akidb/akidbd/cmd/akidbd/doctor"
 	"github.com/akidb/akidbd/internal/config"
@@ -37,7 +36,7 @@ func doctorCommand() *cobra.Command {
 			"things cannot be seen. Exit code 1 when something is red.",
 		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			m := theMachine(&flags, &admin, cmd)
+			m := theMachine(&flags, &admin)
 			if dropIn {
 				text := doctor.DropIn(m)
 				if text == "" {
@@ -54,8 +53,7 @@ func doctorCommand() *cobra.Command {
 					return err
 				}
 			} else {
-				f, ok := cmd.OutOrStdout().(*os.File)
-				r.Print(cmd.OutOrStdout(), ok && term.IsTerminal(int(f.Fd())))
+				r.Print(cmd.OutOrStdout(), isTerminal(cmd.OutOrStdout()))
 			}
 			if r.Level == doctor.Red {
 				return errors.New("something is red")
@@ -69,11 +67,11 @@ func doctorCommand() *cobra.Command {
 	return cmd
 }
 
-func theMachine(flags *configFlags, admin *adminFlags, cmd *cobra.Command) doctor.Machine {
+func theMachine(flags *configFlags, admin *adminFlags) doctor.Machine {
 	m := doctor.Machine{
 		Files: os.DirFS("/"), Arch: runtime.GOARCH, ConfigFile: flags.path(), Now: time.Now(), User: findUser(daemonUser),
 		Library: findLibrary,
-		Node:    func(ctx context.Context) (doctor.Node, error) { return askNode(ctx, admin, cmd) },
+		Node:    func(ctx context.Context) (doctor.Node, error) { return askNode(ctx, admin) },
 	}
 	m.Config, m.ConfigErr = flags.load()
 	if m.Config != nil && m.Config.Sync.Bucket != "" {
@@ -122,8 +120,8 @@ func findLibrary(configured string) (path, version string, err error) {
 	return path, version, err
 }
 
-func askNode(ctx context.Context, flags *adminFlags, cmd *cobra.Command) (n doctor.Node, err error) {
-	c, err := flags.dial(cmd)
+func askNode(ctx context.Context, flags *adminFlags) (n doctor.Node, err error) {
+	c, err := flags.connect(ctx)
 	if err != nil {
 		return n, err
 	}

@@ -122,7 +122,7 @@ func serve(ctx context.Context, cfg *config.Config, flags *configFlags, w io.Wri
 			}
 		})
 	})
-	if f, ok := w.(*os.File); ok && term.IsTerminal(int(f.Fd())) {
+	if isTerminal(w) {
 		beside.Go(func() { greet(ctx, w, d) })
 	}
 	if err := d.Run(ctx); err != nil {
@@ -131,6 +131,11 @@ func serve(ctx context.Context, cfg *config.Config, flags *configFlags, w io.Wri
 	cancel()
 	beside.Wait()
 	return errors.Join(compute.close(), tel.Shutdown(context.WithoutCancel(ctx)))
+}
+
+func isTerminal(w io.Writer) bool {
+	f, ok := w.(*os.File)
+	return ok && term.IsTerminal(int(f.Fd()))
 }
 
 // greet tells a person at a terminal what to try once the models are loaded.

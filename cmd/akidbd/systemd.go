@@ -2,7 +2,6 @@ package main
 
 import (
 	"fmt"
-	"net"
 
 	"github.com/coreos/go-systemd/v22/activation"
 	systemd "github.com/coreos/go-systemd/v22/daemon"
@@ -35,6 +34,6 @@ func underSystemd(opt *daemon.Options) error {
 			return fmt.Errorf("socket %d of systemd is no stream socket: akidbd.socket takes ListenStream= only", i)
 		}
 	}
-	opt.Listeners = append([]net.Listener(nil), listeners...)
+	opt.Listeners = listeners
 	return nil
 }

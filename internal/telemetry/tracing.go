@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"log/slog"
 	"net/url"
-	"sync/atomic"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
@@ -14,6 +13,7 @@ import (
 	"go.opentelemetry.io/otel/exporters/otlp/otlptrace/otlptracegrpc"
 	"go.opentelemetry.io/otel/sdk/resource"
 	sdktrace "go.opentelemetry.io/otel/sdk/trace"
+	"golang.org/x/time/rate"
 )
 
 // Bounds of what waits for the exporter: beyond them spans are dropped, requests never wait.
@@ -47,8 +47,7 @@ func (t *Telemetry) StartTracing(cfg Tracing) error {
 	if err != nil || u.Host == "" || u.Scheme != "http" && u.Scheme != "https" {
 		return fmt.Errorf("tracing endpoint %q: http://host:port or https://host:port is wanted", cfg.Endpoint)
 	}
-	opts := []otlptracegrpc.Option{otlptracegrpc.WithEndpointURL(cfg.Endpoint), otlptracegrpc.WithTimeout(spanTimeout)}
-	exporter, err := otlptracegrpc.New(context.Background(), opts...)
+	exporter, err := otlptracegrpc.New(context.Background(), otlptracegrpc.WithEndpointURL(cfg.Endpoint), otlptracegrpc.WithTimeout(spanTimeout))
 	if err != nil {
 		return fmt.Errorf("tracing: %w", err)
 	}
@@ -79,17 +78,16 @@ func (t *Telemetry) StartTracing(cfg Tracing) error {
 // countedExporter counts what became of spans, and says seldom that the receiver is away.
 type countedExporter struct {
 	sdktrace.SpanExporter
-	log    *slog.Logger
-	count  *prometheus.CounterVec
-	warned atomic.Int64 // nanoseconds since started
-	start  time.Time
+	log   *slog.Logger
+	count *prometheus.CounterVec
+	warn  rate.Sometimes
 
 	ending context.Context // ends the export under way
 	giveUp context.CancelFunc
 }
 
 func newCountedExporter(e sdktrace.SpanExporter, log *slog.Logger, reg prometheus.Registerer) *countedExporter {
-	c := &countedExporter{SpanExporter: e, log: log, start: time.Now(), count: prometheus.NewCounterVec(prometheus.CounterOpts{
+	c := &countedExporter{SpanExporter: e, log: log, warn: rate.Sometimes{Interval: warnEvery}, count: prometheus.NewCounterVec(prometheus.CounterOpts{
 		Name: "akidb_telemetry_spans_total",
 		Help: "Sampled spans that ended, were exported and failed to be; what is in neither of the last two was dropped or waits.",
 	}, []string{"result"})}
@@ -97,7 +95,6 @@ func newCountedExporter(e sdktrace.SpanExporter, log *slog.Logger, reg prometheu
 	for _, result := range []string{"ended", "exported", "failed"} {
 		c.count.WithLabelValues(result)
 	}
-	c.warned.Store(-int64(warnEvery))
 	reg.MustRegister(c.count)
 	return c
 }
@@ -113,9 +110,10 @@ func (c *countedExporter) ExportSpans(ctx context.Context, spans []sdktrace.Read
 		return nil
 	}
 	c.count.WithLabelValues("failed").Add(float64(len(spans)))
-	now, last := int64(time.Since(c.start)), c.warned.Load()
-	if !errors.Is(err, context.Canceled) && now-last >= int64(warnEvery) && c.warned.CompareAndSwap(last, now) {
-		c.log.Warn("spans are lost: the receiver of traces does not take them", "spans", len(spans), "err", err)
+	if !errors.Is(err, context.Canceled) {
+		c.warn.Do(func() {
+			c.log.Warn("spans are lost: the receiver of traces does not take them", "spans", len(spans), "err", err)
+		})
 	}
 	return nil // the SDK would log it once more
 }

@@ -8,7 +8,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"io/fs"
+	"maps"
 	"os"
 	"path/filepath"
 	"slices"
@@ -57,7 +57,7 @@ func (b *builder) documents(ctx context.Context) error {
 		"examples/gpu.conf":         "systemd/gpu.conf",
 		"examples/credentials.conf": "systemd/credentials.conf",
 	} {
-		if err := copyFile(filepath.Join(doc, to), from, 0o644); err != nil {
+		if err := copyFile(filepath.Join(doc, to), from); err != nil {
 			return err
 		}
 	}
@@ -117,12 +117,7 @@ func moduleNotices(ctx context.Context) ([]byte, error) {
 		}
 	}
 	var b bytes.Buffer
-	names := make([]string, 0, len(dirs))
-	for n := range dirs {
-		names = append(names, n)
-	}
-	slices.Sort(names)
-	for _, name := range names {
+	for _, name := range slices.Sorted(maps.Keys(dirs)) {
 		texts, err := licences(dirs[name])
 		if err != nil {
 			return nil, err
@@ -155,12 +150,12 @@ func licences(dir string) ([][]byte, error) {
 	return texts, nil
 }
 
-func copyFile(to, from string, mode fs.FileMode) error {
+func copyFile(to, from string) error {
 	data, err := os.ReadFile(from)
 	if err != nil {
 		return err
 	}
-	return os.WriteFile(to, data, mode)
+	return os.WriteFile(to, data, 0o644)
 }
 
 func compress(from, to string) error {

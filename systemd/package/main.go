@@ -46,12 +46,11 @@ func run(ctx context.Context, args []string) error {
 	out := flags.String("out", "dist", "where the packages go")
 	zig := flags.String("zig", "zig", "the zig compiler")
 	compression := flags.String("compression", "xz", "of the packages: xz, gzip, zstd or none")
-	tags := flags.String("tags", "", "build tags of the program")
 	ort := flags.String("ort", "", "how to fetch ONNX Runtime for an architecture: a command that takes --arch ARCH")
 	if err := flags.Parse(args); err != nil {
 		return err
 	}
-	b := builder{out: *out, version: *version, deb: debVersion(*version), zig: *zig, tags: *tags, compression: *compression, fetch: strings.Fields(*ort)}
+	b := builder{out: *out, version: *version, deb: debVersion(*version), zig: *zig, compression: *compression, fetch: strings.Fields(*ort)}
 	var err error
 	if b.epoch, err = output(ctx, nil, "git", "log", "-1", "--format=%ct"); err != nil {
 		return err
@@ -68,8 +67,8 @@ func run(ctx context.Context, args []string) error {
 }
 
 type builder struct {
-	out, version, deb, epoch, zig, tags, compression string   // epoch: of the commit, for all times in the packages
-	fetch                                            []string // the command that fetches ONNX Runtime
+	out, version, deb, epoch, zig, compression string   // epoch: of the commit, for all times in the packages
+	fetch                                      []string // the command that fetches ONNX Runtime
 }
 
 // debVersion turns what git describe says into what dpkg sorts well: v1.2.3 is 1.2.3, v1.2.3-4-gabc is 1.2.3+4.gabc,
@@ -122,7 +121,7 @@ func (b *builder) build(ctx context.Context, arch string) error {
 	program := filepath.Join(stage, "akidbd")
 	fmt.Printf("building akidbd %s for %s, glibc %s\n", b.version, arch, glibc)
 	cc := fmt.Sprintf("%s cc -target %s.%s", b.zig, target, glibc)
-	if _, err := output(ctx, []string{"GOOS=linux", "GOARCH=" + arch, "CGO_ENABLED=1", "CC=" + cc}, "go", "build", "-trimpath", "-buildmode", "pie", "-tags", b.tags,
+	if _, err := output(ctx, []string{"GOOS=linux", "GOARCH=" + arch, "CGO_ENABLED=1", "CC=" + cc}, "go", "build", "-trimpath", "-buildmode", "pie",
 		"-ldflags", "-s -w -extldflags=-s -X main.version="+b.version, "-o", program, "./cmd/akidbd"); err != nil {
 		return err
 	}
@@ -131,7 +130,7 @@ func (b *builder) build(ctx context.Context, arch string) error {
 		return err
 	}
 	lib := filepath.Join(stage, "lib", filepath.Base(library))
-	if err := copyFile(lib, library, 0o644); err != nil {
+	if err := copyFile(lib, library); err != nil {
 		return err
 	}
 	for _, file := range []string{program, lib} {

@@ -3,14 +3,9 @@
 package main
 
 import (
-	"bytes"
 	"context"
-	"encoding/json"
 	"fmt"
-	"io"
-	"net/http"
 	"slices"
-	"strings"
 	"time"
 
 	"github.com/akidb/akidbd/internal/loadgen"
@@ -98,34 +93,12 @@ func bulkRun(ctx context.Context, o options, e engine, files *fleetFiles, s scen
 	return all[1], served, nil
 }
 
-// one sends all texts at once to eu-1 and checks that all are answered.
+// one sends all texts at once to eu-1 and says how long the answer took and who gave it.
 func (f *fleet) one(ctx context.Context, texts []string) (time.Duration, string, error) {
-	body, err := json.Marshal(map[string]any{"texts": texts})
-	if err != nil {
-		return 0, "", err
+	c := &client{http: f.client, asked: []*node{f.node("eu-1")}}
+	if out := c.Send(ctx, 0, texts); out.Code != "" {
+		return 0, "", fmt.Errorf("%s: %s", out.Code, out.Message)
 	}
-	req, err := http.NewRequestWithContext(ctx, http.MethodPost, f.node("eu-1").url()+"/api/v1/embed", bytes.NewReader(body))
-	if err != nil {
-		return 0, "", err
-	}
-	req.Header.Set("Content-Type", "application/json")
-	began := time.Now()
-	res, err := f.client.Do(req)
-	if err != nil {
-		return 0, "", err
-	}
-	defer res.Body.Close()
-	data, err := io.ReadAll(io.LimitReader(res.Body, 256<<20))
-	took := time.Since(began)
-	if err != nil {
-		return 0, "", err
-	}
-	var answer struct{ Embeddings [][]float32 }
-	if err := json.Unmarshal(data, &answer); err != nil || res.StatusCode != http.StatusOK {
-		return 0, "", fmt.Errorf("%d %.300s", res.StatusCode, data)
-	}
-	if len(answer.Embeddings) != len(texts) || slices.ContainsFunc(answer.Embeddings, func(v []float32) bool { return len(v) == 0 }) {
-		return 0, "", fmt.Errorf("%d vectors for %d texts", len(answer.Embeddings), len(texts))
-	}
-	return took, strings.Join([]string{res.Header.Get("X-Akidb-Node"), res.Header.Get("X-Akidb-Route")}, " "), nil
+	r := c.requests[0]
+	return r.end.Sub(r.begin), r.node + " " + r.route, nil
 }

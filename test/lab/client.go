@@ -9,6 +9,7 @@ import (
 	"fmt"
 	"io"
 	"net/http"
+	"slices"
 	"sync"
 	"time"
 
@@ -94,8 +95,8 @@ func (c *client) attempt(ctx context.Context, n *node, body []byte, texts int, r
 		return res.StatusCode == http.StatusTooManyRequests || res.StatusCode >= 500
 	}
 	var answer struct{ Embeddings [][]float32 }
-	if err := json.Unmarshal(data, &answer); err != nil || len(answer.Embeddings) != texts || len(answer.Embeddings[0]) == 0 {
-		fail("bad_answer", "%v in %.100s", err, data)
+	if err := json.Unmarshal(data, &answer); err != nil || len(answer.Embeddings) != texts || slices.ContainsFunc(answer.Embeddings, func(v []float32) bool { return len(v) == 0 }) {
+		fail("bad_answer", "%v, %d vectors for %d texts in %.100s", err, len(answer.Embeddings), texts, data)
 		return false
 	}
 	r.node, r.route = res.Header.Get("X-Akidb-Node"), res.Header.Get("X-Akidb-Route")

@@ -112,13 +112,9 @@ func TestFleet(t *testing.T) {
 		}
 	})
 	f.step("the doctor of a fleet", func(t *testing.T) {
-		out, _ := us1.try("akidbd", "doctor", "--json")
-		var report struct {
-			Findings []struct{ Check, Level, Found string }
-		}
-		check(t, json.NewDecoder(strings.NewReader(out)).Decode(&report))
+		findings, out, _ := us1.examine()
 		seen := map[string]string{}
-		for _, f := range report.Findings {
+		for _, f := range findings {
 			seen[f.Check] += f.Level + " " + f.Found + "\n"
 		}
 		if !strings.Contains(seen["certificates"], "green") || strings.Contains(seen["certificates"], "red") || !strings.Contains(seen["peers"], "other nodes are linked") {

@@ -70,6 +70,13 @@ func (l *load) one(client *http.Client, text string, nodes []*machine) {
 			break
 		}
 	}
+	l.record(began, tries, by, err)
+	if err != nil {
+		time.Sleep(10 * time.Millisecond) // not to spin on a node that is gone
+	}
+}
+
+func (l *load) record(began time.Time, tries int, by string, err error) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	l.retried += tries - 1
@@ -85,11 +92,6 @@ func (l *load) one(client *http.Client, text string, nodes []*machine) {
 		l.refused++
 	default:
 		l.failures = append(l.failures, err.Error())
-	}
-	if err != nil {
-		l.mu.Unlock()
-		time.Sleep(10 * time.Millisecond) // not to spin on a node that is gone
-		l.mu.Lock()
 	}
 }
 

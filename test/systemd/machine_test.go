@@ -3,7 +3,6 @@
 package systemd
 
 import (
-	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -64,7 +63,7 @@ func boot(t *testing.T, host *netlab.Host, root string, binds ...string) *machin
 	}()
 	t.Cleanup(m.powerOff)
 	m.until(10*time.Second, "its first process", func() bool {
-		for _, f := range strings.Fields(m.children(m.nspawn.Process.Pid)) { // helpers of nspawn come and go
+		for _, f := range strings.Fields(children(m.nspawn.Process.Pid)) { // helpers of nspawn come and go
 			if comm, _ := os.ReadFile("/proc/" + f + "/comm"); string(comm) == "systemd\n" {
 				m.init, _ = strconv.Atoi(f)
 			}
@@ -82,7 +81,7 @@ func boot(t *testing.T, host *netlab.Host, root string, binds ...string) *machin
 	return m
 }
 
-func (m *machine) children(pid int) string {
+func children(pid int) string {
 	tasks, _ := filepath.Glob(fmt.Sprintf("/proc/%d/task/*/children", pid))
 	var all strings.Builder
 	for _, file := range tasks {
@@ -224,9 +223,15 @@ func (m *machine) dropIn(text string) {
 
 func (m *machine) url() string { return fmt.Sprintf("http://%s:8080", m.host.Addr) }
 
-// get asks the machine from itself; 0 when it does not answer.
-func (m *machine) get(path string) (int, string) {
-	res, err := m.http.Get(m.url() + path)
+// get asks the machine from itself and gives status and body; 0 when it does not answer.
+func (m *machine) get(path string) (int, string) { return read(m.http.Get(m.url() + path)) }
+
+// post sends JSON; its answer is like that of get.
+func (m *machine) post(path, body string) (int, string) {
+	return read(m.http.Post(m.url()+path, "application/json", strings.NewReader(body)))
+}
+
+func read(res *http.Response, err error) (int, string) {
 	if err != nil {
 		return 0, err.Error()
 	}
@@ -246,21 +251,6 @@ func (m *machine) ready() bool {
 func (m *machine) waitReady() {
 	m.t.Helper()
 	m.until(20*time.Second, "200 of /readyz", m.ready)
-}
-
-// post sends JSON and gives status and body.
-func (m *machine) post(path, body string) (int, string) {
-	res, err := m.http.Post(m.url()+path, "application/json", strings.NewReader(body))
-	if err != nil {
-		return 0, err.Error()
-	}
-	defer res.Body.Close()
-	var data bytes.Buffer
-	_, err = data.ReadFrom(res.Body)
-	if err != nil {
-		return 0, err.Error()
-	}
-	return res.StatusCode, data.String()
 }
 
 func (m *machine) journal() string {

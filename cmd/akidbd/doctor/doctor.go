@@ -96,12 +96,16 @@ type examination struct {
 	tegra   string // what the board is called, "" on other machines
 }
 
-// Examine looks at everything.
-func Examine(ctx context.Context, m Machine) Report {
+func newExamination(m Machine) *examination {
 	if m.sys == nil {
 		m.sys = linux{}
 	}
-	x := &examination{Machine: m, tegra: tegra(m.Files)}
+	return &examination{Machine: m, tegra: tegra(m.Files)}
+}
+
+// Examine looks at everything.
+func Examine(ctx context.Context, m Machine) Report {
+	x := newExamination(m)
 	if node, err := m.Node(ctx); err == nil {
 		x.node = &node
 	} else {

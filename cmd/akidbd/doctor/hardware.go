@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"io/fs"
+	"path"
 	"strconv"
 	"strings"
 )
@@ -61,7 +62,7 @@ func throttling(_ context.Context, x *examination) []Finding {
 	}
 	for _, file := range glob(x.Files, "/sys/class/hwmon/hwmon*/oc*_event_cnt") {
 		if n, ok := number(x.Files, file); ok && n > 0 {
-			slow(fmt.Sprintf("%s since the machine started (%s)", plural(int(n), "over-current event"), base(file)), "a stronger power supply, or a smaller power mode")
+			slow(fmt.Sprintf("%s since the machine started (%s)", plural(int(n), "over-current event"), path.Base(file)), "a stronger power supply, or a smaller power mode")
 		}
 	}
 	capped := 0

@@ -4,7 +4,6 @@ import (
 	"fmt"
 	"io/fs"
 	"os"
-	"path"
 	"slices"
 	"strconv"
 	"strings"
@@ -143,11 +142,7 @@ func (x *examination) gpuDevices() []device {
 // DropIn is a drop-in of akidbd.service that allows the daemon the GPU of this machine and nothing else; "" when there
 // is none.
 func DropIn(m Machine) string {
-	if m.sys == nil {
-		m.sys = linux{}
-	}
-	x := &examination{Machine: m}
-	devices := x.gpuDevices()
+	devices := newExamination(m).gpuDevices()
 	if len(devices) == 0 {
 		return ""
 	}
@@ -175,6 +170,3 @@ DevicePolicy=closed
 	}
 	return b.String()
 }
-
-// base is the last part of a path of this machine.
-func base(name string) string { return path.Base(name) }

@@ -223,8 +223,12 @@ func (x *examination) seeds(ctx context.Context) []Finding {
 			found = append(found, red("peers", fmt.Sprintf("seed %s has no address: %v", s, err), "mend the name in DNS, or in gossip.seeds")...)
 		}
 	}
-	if len(found) == 0 {
-		return green("peers", plural(len(x.Config.Gossip.Seeds), "seed")+" with addresses; no daemon runs that could reach them")
+	if len(found) > 0 {
+		return found
 	}
-	return found
+	text := plural(len(x.Config.Gossip.Seeds), "seed") + " with addresses"
+	if x.node == nil {
+		text += "; no daemon runs that could reach them"
+	}
+	return green("peers", text)
 }

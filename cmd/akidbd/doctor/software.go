@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"maps"
 	"os"
 	"path/filepath"
 	"slices"
@@ -103,22 +104,13 @@ func daemon(_ context.Context, x *examination) []Finding {
 		found.Found += ": " + n.Reason
 	}
 	all := []Finding{found}
-	for _, name := range sortedNames(n.Checks) {
+	for _, name := range slices.Sorted(maps.Keys(n.Checks)) {
 		if n.Checks[name] == n.Reason {
 			continue
 		}
 		all = append(all, Finding{Check: "daemon", Level: Yellow, Found: name + " fails: " + n.Checks[name], Do: "akidbd status"})
 	}
 	return all
-}
-
-func sortedNames(m map[string]string) []string {
-	names := make([]string, 0, len(m))
-	for n := range m {
-		names = append(names, n)
-	}
-	slices.Sort(names)
-	return names
 }
 
 // accelerator: a GPU that nobody computes on is the most expensive fault, and the most silent one.

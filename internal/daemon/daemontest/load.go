@@ -9,6 +9,7 @@ import (
 
 	"github.com/prometheus/client_golang/prometheus"
 
+	"github.com/akidb/akidbd/internal/daemon"
 	"github.com/akidb/akidbd/internal/embedding"
 )
 
@@ -63,11 +64,7 @@ func (l *Load) entry(i int) *Node {
 	return nil
 }
 
-type embedder interface {
-	Embed(ctx context.Context, req embedding.Request) (embedding.Result, error)
-}
-
-func (l *Load) ask(n *Node, d embedder, text string) {
+func (l *Load) ask(n *Node, d *daemon.Daemon, text string) {
 	r := request{entry: n, began: time.Now()}
 	res, err := d.Embed(context.Background(), embedding.Request{Model: Model, Inputs: []embedding.Input{{Text: text}}})
 	if err == nil && len(res.Vectors) != 1 {
@@ -155,7 +152,7 @@ func (w Work) Amplification(before Work) float64 {
 	return (w.Attempts - before.Attempts) / (w.Requests - before.Requests)
 }
 
-// sum adds all counters and gauges of one name.
+// sum adds all counters of one name.
 func sum(reg prometheus.Gatherer, name string) (total float64) {
 	families, err := reg.Gather()
 	if err != nil {
@@ -164,7 +161,7 @@ func sum(reg prometheus.Gatherer, name string) (total float64) {
 	for _, f := range families {
 		if f.GetName() == name {
 			for _, m := range f.GetMetric() {
-				total += m.GetCounter().GetValue() + m.GetGauge().GetValue()
+				total += m.GetCounter().GetValue()
 			}
 		}
 	}

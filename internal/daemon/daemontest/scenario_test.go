@@ -164,7 +164,8 @@ func (s scenario) run(t *testing.T, local bool) {
 	l.Stop()
 
 	now := time.Now()
-	was, is, tail := l.Between(start, struck), l.Between(struck, now), l.Between(struck, now)
+	was, is := l.Between(start, struck), l.Between(struck, now)
+	tail := is
 	if s.tail > 0 {
 		tail = l.Between(struck, struck.Add(s.tail))
 	}
