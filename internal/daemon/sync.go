@@ -177,6 +177,8 @@ func (d *Daemon) giveBlob(ctx context.Context, sha string, offset, length int64)
 // installer puts versions that arrived into the engine.
 type installer struct{ *Daemon }
 
+var _ modelsync.Installer = installer{}
+
 // Install serves a version under the settings of the configuration.
 func (i installer) Install(ctx context.Context, m embedding.Model, dir string) error {
 	i.installs.Lock()

@@ -5,7 +5,6 @@ import (
 	"slices"
 
 	"github.com/akidb/akidbd/internal/api/admin"
-	modelsync "github.com/akidb/akidbd/internal/sync"
 )
 
 // syncAdmin speaks the words of the control service.
@@ -85,5 +84,3 @@ func (s syncAdmin) Verify(ctx context.Context, name string) ([]admin.Verified, e
 }
 
 var _ admin.Sync = syncAdmin{}
-
-var _ modelsync.Installer = installer{}

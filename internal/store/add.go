@@ -115,6 +115,13 @@ func (s *Store) Blob(sha string) (name string, size int64, ok bool) {
 	if !hashForm.MatchString(sha) {
 		return "", 0, false
 	}
+	// The digest in a place tells what lies there, so one that was found stays right for as long as the file is there.
+	if known, ok := s.blobs.Load(sha); ok {
+		if b, isBlob := known.(blob); isBlob && b.there() {
+			return b.place, b.size, true
+		}
+		s.blobs.Delete(sha)
+	}
 	names, err := subdirectories(s.dir, nameForm)
 	if err != nil {
 		return "", 0, false
@@ -125,18 +132,37 @@ func (s *Store) Blob(sha string) (name string, size int64, ok bool) {
 			continue
 		}
 		for _, d := range digests {
-			for _, f := range s.files(n, d) {
-				if f.SHA256 != sha {
-					continue
-				}
-				place := filepath.Join(s.entryDir(n, d), filepath.FromSlash(f.Path))
-				if info, err := os.Lstat(place); err == nil && info.Mode().IsRegular() && info.Size() == f.Size {
-					return place, f.Size, true
-				}
+			if b, ok := s.blobOf(n, d, sha); ok {
+				s.blobs.Store(sha, b)
+				return b.place, b.size, true
 			}
 		}
 	}
 	return "", 0, false
+}
+
+// blob is a file of an entry.
+type blob struct {
+	place string
+	size  int64
+}
+
+func (b blob) there() bool {
+	info, err := os.Lstat(b.place)
+	return err == nil && info.Mode().IsRegular() && info.Size() == b.size
+}
+
+// blobOf finds a file in one entry by its SHA-256.
+func (s *Store) blobOf(name, digest, sha string) (blob, bool) {
+	for _, f := range s.files(name, digest) {
+		if f.SHA256 != sha {
+			continue
+		}
+		if b := (blob{filepath.Join(s.entryDir(name, digest), filepath.FromSlash(f.Path)), f.Size}); b.there() {
+			return b, true
+		}
+	}
+	return blob{}, false
 }
 
 // Files lists the files of an entry, nil when it is damaged or not there.

@@ -70,6 +70,26 @@ func TestAdd(t *testing.T) {
 	}
 }
 
+// A blob that went with its entry is found in another one that has it, or not at all.
+func TestBlobOfRemovedEntry(t *testing.T) {
+	s, src := open(t, t.TempDir()), model(t)
+	a, b := mustImport(t, s, "a", src), mustImport(t, s, "b", src)
+	sha := s.Files(a)[0].SHA256
+	for _, e := range []Entry{a, b} {
+		for range 2 { // found, then remembered
+			if at, _, ok := s.Blob(sha); !ok || !strings.HasPrefix(at, e.Dir+"/") {
+				t.Fatalf("it is at %q, want below %s", at, e.Dir)
+			}
+		}
+		if err := s.Remove(e); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if at, _, ok := s.Blob(sha); ok {
+		t.Errorf("it is still at %s", at)
+	}
+}
+
 // An Add that fails leaves nothing behind, at whatever step.
 func TestAddThatFails(t *testing.T) {
 	for name, fail := range map[string]func(s *Store, place func(File) string, files []File) func(File) string{

@@ -61,7 +61,8 @@ type Store struct {
 	limits limits
 	system system
 
-	mu sync.Mutex // held while entries appear or go
+	mu    sync.Mutex // held while entries appear or go
+	blobs sync.Map   // blob by SHA-256, of what was asked for: other nodes ask for each file part by part
 }
 
 // system is what a test replaces.

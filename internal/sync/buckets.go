@@ -7,14 +7,10 @@ import (
 	"fmt"
 	"slices"
 	gosync "sync"
-	"time"
 
 	"github.com/akidb/akidbd/internal/node"
 	"github.com/akidb/akidbd/internal/sync/bucket"
 )
-
-// listStall ends a listing from which nothing comes.
-const listStall = time.Minute
 
 // lookAt looks at the own bucket or, on the node that copies, at another. settled says that nothing was seen that
 // needs a second look soon.
@@ -118,15 +114,13 @@ func (s *Syncer) lookAtBucket(ctx context.Context, b NamedBucket, own, all bool)
 
 // list calls f for all objects with a prefix. It ends when nothing comes for a while.
 func list(ctx context.Context, b bucket.Bucket, prefix string, f func(bucket.Object)) error {
-	ctx, cancel := context.WithCancelCause(ctx)
-	defer cancel(nil)
-	watch := time.AfterFunc(listStall, func() { cancel(errStalled) })
-	defer watch.Stop()
+	ctx, dog := watch(ctx, listStall)
+	defer dog.stop()
 	for o, err := range b.List(ctx, prefix) {
 		if err != nil {
-			return stalledOr(ctx, err)
+			return dog.explain(err)
 		}
-		watch.Reset(listStall)
+		dog.alive()
 		f(o)
 	}
 	return nil

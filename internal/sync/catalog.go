@@ -1,12 +1,10 @@
 package sync
 
 import (
-	"cmp"
 	"encoding/json"
 	"fmt"
 	"maps"
 	"slices"
-	"strings"
 
 	"github.com/akidb/akidbd/internal/node"
 )
@@ -57,13 +55,16 @@ func (c *catalog) candidates(name string, id node.ID, region string) []*record {
 }
 
 func candidates(records []*record, id node.ID, region string) []*record {
+	return versions(records, func(r *record) bool { return r.Kind == KindPublish && r.Scope.Covers(id, region) })
+}
+
+// versions lists the last manifest of each digest among those that ok takes and no tombstone took, the last first.
+func versions(records []*record, ok func(*record) bool) []*record {
 	var out []*record
 	for _, r := range slices.Backward(records) {
-		if r.Kind != KindPublish || !r.Scope.Covers(id, region) || isVoid(records, r.Manifest) ||
-			slices.ContainsFunc(out, func(o *record) bool { return o.Digest == r.Digest }) {
-			continue
+		if ok(r) && !isVoid(records, r.Manifest) && !slices.ContainsFunc(out, func(o *record) bool { return o.Digest == r.Digest }) {
+			out = append(out, r)
 		}
-		out = append(out, r)
 	}
 	return out
 }
@@ -77,15 +78,7 @@ func isVoid(records []*record, m *Manifest) bool {
 
 // live lists the digests of a model that some manifest has and no tombstone took, with the last manifest of each.
 func live(records []*record) []*record {
-	var out []*record
-	for _, r := range slices.Backward(records) {
-		if r.Kind == KindDelete || isVoid(records, r.Manifest) ||
-			slices.ContainsFunc(out, func(o *record) bool { return o.Digest == r.Digest }) {
-			continue
-		}
-		out = append(out, r)
-	}
-	return out
+	return versions(records, func(r *record) bool { return r.Kind != KindDelete })
 }
 
 // Live lists the manifests of the versions that no tombstone took, of any number of models, the last of each version
@@ -126,9 +119,7 @@ func asRecords(all []*Manifest) []*record {
 	for i, m := range all {
 		out[i] = &record{Manifest: m}
 	}
-	slices.SortFunc(out, func(a, b *record) int {
-		return cmp.Or(cmp.Compare(a.Clock, b.Clock), strings.Compare(string(a.Node), string(b.Node)))
-	})
+	slices.SortFunc(out, func(a, b *record) int { return a.compare(b.Manifest) })
 	return out
 }
 

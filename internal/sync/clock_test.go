@@ -98,3 +98,37 @@ func TestAheadByNodesAlone(t *testing.T) {
 		}
 	})
 }
+
+func TestClockAhead(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		f, b := newFleet(t), &buckettest.Fake{}
+		n := f.add("a", "eu", withBucket(b))
+		f.push(b, "op", "eu", "one", nil)
+		n.sync.Look()
+		settle(time.Second)
+		ahead := f.push(b, "fast", "eu", "two", func(m *Manifest) { m.Clock = ClockAt(f.now().Add(20 * time.Minute)) })
+		n.sync.Look()
+		settle(time.Second)
+		n.want("one")
+		st := n.sync.Status()
+		if len(st.Refused) != 1 || st.Refused[0].ID != ahead.ID() || st.Refused[0].Reason != ReasonClock {
+			t.Errorf("refused: %+v", st.Refused)
+		}
+		if n.failures(ReasonClock) != 1 {
+			t.Errorf("%v failures by the clock, want one for all looks", n.failures(ReasonClock))
+		}
+		// It does not push the clock of this node ahead, so that what is published here now still wins over "one".
+		if c := n.sync.Clock(); c.Time().After(f.now().Add(time.Minute)) {
+			t.Errorf("the clock followed to %v", c.Time())
+		}
+		settle(30 * time.Minute) // when its time has come, it counts
+		n.want("two")
+
+		unset := f.add("unset", "eu", func(n *testNode) { withBucket(b)(n); n.skew = -50 * 365 * 24 * time.Hour })
+		settle(time.Second)
+		unset.want("two")
+		if unset.sync.Status().ClockSet {
+			t.Error("a clock in 1976 counts as set")
+		}
+	})
+}

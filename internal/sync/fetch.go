@@ -1,6 +1,7 @@
 package sync
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -37,14 +38,10 @@ type fetch struct {
 // fetchVersion brings all files of r into the directory incoming, or finds them in the store, and gives the place
 // of each by its SHA-256. What was fetched by an attempt before is not fetched again.
 func (s *Syncer) fetchVersion(ctx context.Context, r *record, told func(n int64)) (map[string]string, error) {
-	sizes := map[string]int64{}
-	for _, f := range r.Files {
-		sizes[f.SHA256] = f.Size
-	}
 	places := map[string]string{}
 	var missing []store.File
 	var bytes int64
-	for sha, size := range sizes {
+	for sha, size := range shas(r) {
 		if place, ok := s.local(ctx, sha, size); ok {
 			places[sha] = place
 			s.metrics.cacheHits.Inc()
@@ -57,7 +54,7 @@ func (s *Syncer) fetchVersion(ctx context.Context, r *record, told func(n int64)
 	if err := s.makeRoom(bytes, r); err != nil {
 		return nil, err
 	}
-	slices.SortFunc(missing, func(a, b store.File) int { return int(min(max(b.Size-a.Size, -1), 1)) }) // the longest first
+	slices.SortFunc(missing, func(a, b store.File) int { return cmp.Compare(b.Size, a.Size) }) // the longest first
 	var mu gosync.Mutex
 	err := forEach(ctx, s.cfg.Parallel, missing, func(ctx context.Context, f store.File) error {
 		place, err := s.fetchBlob(ctx, r, f.SHA256, f.Size, told)
@@ -154,8 +151,7 @@ func (s *Syncer) fetchBlob(ctx context.Context, r *record, sha string, size int6
 		return "", err
 	}
 	counted := int64(0)
-	count := func(n int64) { told(n) }
-	mixed, err := s.attempt(ctx, r, sha, size, nil, count, &counted)
+	mixed, err := s.attempt(ctx, r, sha, size, nil, told, &counted)
 	if err == nil || !errors.Is(err, errCorrupt) {
 		return filepath.Join(s.incoming, sha), err
 	}
@@ -316,39 +312,30 @@ func (f *fetch) patient(src source, leader string, now time.Time) bool {
 
 // try reads chunk i from one source.
 func (f *fetch) try(ctx context.Context, src source, i int) error {
-	ctx, cancel := context.WithCancelCause(ctx)
-	defer cancel(nil)
-	watch := time.AfterFunc(stallLimit, func() { cancel(errStalled) })
-	defer watch.Stop()
+	ctx, dog := watch(ctx, stallLimit)
+	defer dog.stop()
 	offset, length := f.d.span(i)
 	body, err := src.open(ctx, offset, length)
 	if err != nil {
-		return stalledOr(ctx, err)
+		return dog.explain(err)
 	}
-	in := &meter{ctx: ctx, r: body, watch: watch, f: f, kind: src.kind}
+	in := &meter{ctx: ctx, r: body, dog: dog, f: f, kind: src.kind}
 	err = f.d.fill(i, src.name, in)
-	if err := errors.Join(stalledOr(ctx, err), body.Close()); err != nil {
+	if err := errors.Join(dog.explain(err), body.Close()); err != nil {
 		f.told(-in.n)
 		return err
 	}
 	return nil
 }
 
-func stalledOr(ctx context.Context, err error) error {
-	if err != nil && errors.Is(context.Cause(ctx), errStalled) {
-		return errStalled
-	}
-	return err
-}
-
 // meter counts and slows down what is read, and notices when nothing comes.
 type meter struct {
-	ctx   context.Context
-	r     io.Reader
-	watch *time.Timer
-	f     *fetch
-	kind  Source
-	n     int64
+	ctx  context.Context
+	r    io.Reader
+	dog  *watchdog
+	f    *fetch
+	kind Source
+	n    int64
 }
 
 const meterStep = 64 << 10 // bytes told to the rate limiter at a time
@@ -359,7 +346,7 @@ func (m *meter) Read(p []byte) (int, error) {
 		if err := m.f.s.limiter.WaitN(m.ctx, n); err != nil {
 			return 0, err
 		}
-		m.watch.Reset(stallLimit)
+		m.dog.alive()
 		m.n += int64(n)
 		m.f.told(int64(n))
 		m.f.s.metrics.received(m.kind, n)
@@ -376,57 +363,4 @@ func sleep(ctx context.Context, d time.Duration) error {
 	case <-ctx.Done():
 		return context.Cause(ctx)
 	}
-}
-
-// flights are the downloads of now.
-type flights struct {
-	mu    gosync.Mutex
-	busy  map[string]chan struct{} // closed at the end
-	under map[string]*download
-}
-
-// lock waits until nobody else fetches a blob.
-func (f *flights) lock(ctx context.Context, sha string) (unlock func(), err error) {
-	for {
-		f.mu.Lock()
-		if f.busy == nil {
-			f.busy, f.under = map[string]chan struct{}{}, map[string]*download{}
-		}
-		other, taken := f.busy[sha]
-		if !taken {
-			mine := make(chan struct{})
-			f.busy[sha] = mine
-			f.mu.Unlock()
-			return func() {
-				f.mu.Lock()
-				delete(f.busy, sha)
-				f.mu.Unlock()
-				close(mine)
-			}, nil
-		}
-		f.mu.Unlock()
-		select {
-		case <-other:
-		case <-ctx.Done():
-			return nil, context.Cause(ctx)
-		}
-	}
-}
-
-func (f *flights) put(sha string, d *download) {
-	f.mu.Lock()
-	defer f.mu.Unlock()
-	f.under[sha] = d
-}
-
-func (f *flights) drop(sha string) {
-	f.mu.Lock()
-	defer f.mu.Unlock()
-	delete(f.under, sha)
-}
-
-func (f *flights) get(sha string) *download {
-	f.mu.Lock()
-	defer f.mu.Unlock()
-	return f.under[sha]
 }

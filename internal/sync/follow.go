@@ -32,20 +32,16 @@ func (s *Syncer) follow(ctx context.Context, m *model) {
 	for {
 		wait := s.converge(ctx, m)
 		s.tidy()
-		var timer <-chan time.Time
-		stop := func() bool { return true }
+		var again <-chan time.Time
 		if wait > 0 {
-			t := time.NewTimer(wait)
-			timer, stop = t.C, t.Stop
+			again = time.After(wait)
 		}
 		select {
 		case <-ctx.Done():
-			stop()
 			return
 		case <-m.kick:
-		case <-timer:
+		case <-again:
 		}
-		stop()
 	}
 }
 

@@ -2,8 +2,11 @@ package sync
 
 import (
 	"errors"
+	"fmt"
 	"os"
 	"path/filepath"
+	"slices"
+	"strings"
 	"sync/atomic"
 	"testing"
 	"testing/synctest"
@@ -167,6 +170,66 @@ func TestQuarantineGauge(t *testing.T) {
 		settle(time.Second)
 		if got := testutil.ToFloat64(gauge); got != 0 {
 			t.Errorf("%v at fault after it was deleted", got)
+		}
+	})
+}
+
+func TestBoundedStore(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		f, b := newFleet(t), &buckettest.Fake{}
+		n := f.add("a", "eu", withBucket(b))
+		var first *Manifest
+		for i := range 5 {
+			m := f.push(b, "op", "eu", fmt.Sprint("v", i), nil)
+			n.sync.Look()
+			settle(2 * time.Second)
+			n.want(fmt.Sprint("v", i))
+			if i == 0 {
+				first = m
+				if err := n.sync.Pin("m", m.Digest, true); err != nil {
+					t.Fatal(err)
+				}
+			}
+		}
+		entries, err := n.store.List()
+		if err != nil {
+			t.Fatal(err)
+		}
+		pinned := slices.ContainsFunc(n.sync.Versions("m"), func(v Version) bool { return v.Digest == first.Digest && v.Pinned && v.Here })
+		if len(entries) != 2 || !pinned {
+			t.Errorf("the store has %v, pinned %v", entries, pinned)
+		}
+		if err := n.sync.Pin("m", "sha256-"+strings.Repeat("0", 64), true); err == nil {
+			t.Error("a version that is not here was pinned")
+		}
+	})
+}
+
+func TestVerify(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		f, b := newFleet(t), &buckettest.Fake{}
+		n := f.add("a", "eu", withBucket(b))
+		for _, v := range []string{"one", "two"} {
+			f.push(b, "op", "eu", v, nil)
+			n.sync.Look()
+			settle(2 * time.Second)
+		}
+		entries, err := n.store.List()
+		if err != nil || len(entries) != 2 {
+			t.Fatalf("%v, %v", entries, err)
+		}
+		for _, e := range entries { // bits rot in both
+			path := filepath.Join(e.Dir, "model.safetensors")
+			if err := errors.Join(os.Chmod(path, 0o600), os.WriteFile(path, []byte(weights("rot", modelSize)), 0o600)); err != nil {
+				t.Fatal(err)
+			}
+		}
+		found, err := n.sync.Verify(t.Context(), "m")
+		if err != nil || len(found) != 2 || found[0].Err == nil || found[1].Err == nil {
+			t.Errorf("found %+v, %v", found, err)
+		}
+		if left, err := n.store.List(); err != nil || len(left) != 1 || left[0].Model.Digest != n.engine.Serving("m") {
+			t.Errorf("left: %v, %v", left, err)
 		}
 	})
 }

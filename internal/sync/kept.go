@@ -1,7 +1,6 @@
 package sync
 
 import (
-	"cmp"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -21,10 +20,6 @@ const (
 	maxVersions = 1000      // manifests of one model
 	maxCatalog  = 128 << 20 // bytes of all manifests
 )
-
-// maxAhead is how far ahead of this node's wall clock a manifest may be: one from a node whose clock is wrong must
-// not win over everything for years.
-const maxAhead = 5 * time.Minute
 
 // record is a manifest that was taken.
 type record struct {
@@ -157,9 +152,7 @@ func (c *catalog) insert(r *record) (*record, error) {
 	if c.bytes+len(r.raw) > maxCatalog {
 		return nil, fmt.Errorf("manifest of %s: all manifests would have %d bytes, the limit is %d", r.Name, c.bytes+len(r.raw), maxCatalog)
 	}
-	i, same := slices.BinarySearchFunc(list, r, func(a, b *record) int {
-		return cmp.Or(cmp.Compare(a.Clock, b.Clock), strings.Compare(string(a.Node), string(b.Node)))
-	})
+	i, same := slices.BinarySearchFunc(list, r, func(a, b *record) int { return a.compare(b.Manifest) })
 	if same {
 		// Two said different things at one moment under one name: all nodes must settle on the same.
 		if list[i].sha >= r.sha {

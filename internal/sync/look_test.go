@@ -124,3 +124,33 @@ func TestSlowNode(t *testing.T) {
 		}
 	})
 }
+
+// A node whose catalog cannot be read is asked again, but not without a pause.
+func TestCatalogThatCannotBeRead(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		f, b := newFleet(t), &buckettest.Fake{}
+		n := f.add("a", "eu", nil)
+		other := f.add("b", "eu", withBucket(b))
+		settle(time.Second)
+		f.mu.Lock()
+		f.mute = other.id
+		f.mu.Unlock()
+		f.push(b, "op", "eu", "one", nil)
+		other.sync.Look()
+		settle(time.Second)
+		before := f.refusals()
+		for range 4 * 20 { // as words come
+			n.sync.Changed()
+			settle(250 * time.Millisecond)
+		}
+		if asked := f.refusals() - before; asked < 10 || asked > 45 {
+			t.Errorf("asked %d times in 20 s", asked)
+		}
+		n.wantNothing()
+		f.mu.Lock()
+		f.mute = ""
+		f.mu.Unlock()
+		settle(3 * time.Second)
+		n.want("one")
+	})
+}

@@ -2,6 +2,7 @@ package sync
 
 import (
 	"bytes"
+	"cmp"
 	"crypto/sha256"
 	"encoding/hex"
 	"encoding/json"
@@ -99,11 +100,10 @@ func (m *Manifest) Bytes() int64 {
 }
 
 // Before orders manifests of one name: the last of them wins.
-func (m *Manifest) Before(o *Manifest) bool {
-	if m.Clock != o.Clock {
-		return m.Clock < o.Clock
-	}
-	return m.Node < o.Node
+func (m *Manifest) Before(o *Manifest) bool { return m.compare(o) < 0 }
+
+func (m *Manifest) compare(o *Manifest) int {
+	return cmp.Or(cmp.Compare(m.Clock, o.Clock), cmp.Compare(m.Node, o.Node))
 }
 
 // ID names a manifest among those of its model, "<clock>-<node>".

@@ -251,13 +251,11 @@ func (s *Syncer) hashObject(ctx context.Context, b NamedBucket, name string, o b
 	if room, err := s.room(); err != nil || room < o.Size {
 		return f, errors.Join(err, fmt.Errorf("%w for %d bytes of %s, %d are free", errNoRoom, o.Size, o.Key, room))
 	}
-	ctx, cancel := context.WithCancelCause(ctx)
-	defer cancel(nil)
-	watch := time.AfterFunc(stallLimit, func() { cancel(errStalled) })
-	defer watch.Stop()
+	ctx, dog := watch(ctx, stallLimit)
+	defer dog.stop()
 	body, err := b.Get(ctx, o.Key, 0, -1, o.ETag)
 	if err != nil {
-		return f, stalledOr(ctx, err)
+		return f, dog.explain(err)
 	}
 	defer body.Close()
 	temp, err := os.CreateTemp(s.incoming, ".plain-*")
@@ -266,8 +264,8 @@ func (s *Syncer) hashObject(ctx context.Context, b NamedBucket, name string, o b
 	}
 	defer os.Remove(temp.Name())
 	h := sha256.New()
-	n, err := io.Copy(io.MultiWriter(temp, h), io.LimitReader(&alive{body, watch}, o.Size+1))
-	err = stalledOr(ctx, err)
+	n, err := io.Copy(io.MultiWriter(temp, h), io.LimitReader(&watchedReader{body, dog}, o.Size+1))
+	err = dog.explain(err)
 	if err == nil && n != o.Size {
 		err = fmt.Errorf("%s has %d bytes, %d were listed: %w", o.Key, n, o.Size, bucket.ErrChanged)
 	}
@@ -277,18 +275,4 @@ func (s *Syncer) hashObject(ctx context.Context, b NamedBucket, name string, o b
 	s.metrics.received(SourceS3, int(n))
 	f = store.File{Path: strings.TrimPrefix(o.Key, modelPrefix(name)), Size: n, SHA256: hex.EncodeToString(h.Sum(nil))}
 	return f, os.Rename(temp.Name(), filepath.Join(s.incoming, f.SHA256))
-}
-
-// alive puts off a watchdog with everything that is read.
-type alive struct {
-	io.Reader
-	watch *time.Timer
-}
-
-func (a *alive) Read(p []byte) (int, error) {
-	n, err := a.Reader.Read(p)
-	if n > 0 {
-		a.watch.Reset(stallLimit)
-	}
-	return n, err
 }

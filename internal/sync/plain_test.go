@@ -93,3 +93,48 @@ func TestPlainLayoutThatStalls(t *testing.T) {
 		n.want("one")
 	})
 }
+
+func TestPlainLayout(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		f := newFleet(t)
+		b := &buckettest.Fake{Now: f.now}
+		nodes := []*testNode{f.add("a", "eu", withBucket(b)), f.add("b", "eu", withBucket(b))}
+		set := func(files map[string]string) {
+			for p, data := range files {
+				b.Set("models/m/"+p, []byte(data))
+			}
+		}
+		half := contents("one")
+		delete(half, "tokenizer.json")
+		half["README.md"] = "not served"
+		set(half)
+		for _, n := range nodes {
+			n.sync.Look()
+		}
+		settle(5 * time.Second)
+		set(contents("one")) // the copy goes on: the second look sees something else
+		settle(11 * time.Second)
+		for _, n := range nodes {
+			n.wantNothing()
+		}
+		settle(10 * time.Minute)
+		want := manifestOf("m", "", noon, contents("one")).Digest
+		for _, n := range nodes {
+			n.want("one")
+			if got := n.engine.Serving("m"); got != want {
+				t.Errorf("digest %s, want %s", got, want)
+			}
+		}
+		set(contents("two"))
+		settle(15 * time.Minute)
+		for _, n := range nodes {
+			n.want("two")
+		}
+		// A push later than the copy by hand wins.
+		f.push(b, "op", "eu", "three", nil)
+		settle(6 * time.Minute)
+		for _, n := range nodes {
+			n.want("three")
+		}
+	})
+}

@@ -40,32 +40,16 @@ func put(ctx context.Context, b bucket.Bucket, key string, body io.ReaderAt, siz
 	return err
 }
 
-// uploadStall ends an upload of which nothing is read any more. A part of a slow line is read bit by bit as it goes out.
-const uploadStall = 2 * time.Minute
-
 func putOnce(ctx context.Context, b bucket.Bucket, key string, body io.ReaderAt, size int64, progress func(int64)) error {
-	ctx, cancel := context.WithCancelCause(ctx)
-	defer cancel(nil)
-	watch := time.AfterFunc(uploadStall, func() { cancel(errStalled) })
-	defer watch.Stop()
-	err := b.Put(ctx, key, &watchedBody{body, watch}, size, func(n int64) {
-		watch.Reset(uploadStall)
+	ctx, dog := watch(ctx, uploadStall)
+	defer dog.stop()
+	err := b.Put(ctx, key, &watchedBody{body, dog}, size, func(n int64) {
+		dog.alive()
 		if progress != nil {
 			progress(n)
 		}
 	})
-	return stalledOr(ctx, err)
-}
-
-// watchedBody puts off a watchdog with everything that is read.
-type watchedBody struct {
-	io.ReaderAt
-	watch *time.Timer
-}
-
-func (w *watchedBody) ReadAt(p []byte, off int64) (int, error) {
-	w.watch.Reset(uploadStall)
-	return w.ReaderAt.ReadAt(p, off)
+	return dog.explain(err)
 }
 
 // sameObject checks that what is there under a key, which names its content or its one writer, has the right size.
@@ -75,9 +59,13 @@ func sameObject(ctx context.Context, b bucket.Bucket, key string, size int64) er
 		return err
 	}
 	if o.Size != size {
-		return fmt.Errorf("%s has %d bytes in the bucket, it must have %d: delete it and try again: %w", key, o.Size, size, errCorrupt)
+		return wrongSize(key, o.Size, size)
 	}
 	return nil
+}
+
+func wrongSize(key string, got, want int64) error {
+	return fmt.Errorf("%s has %d bytes in the bucket, it must have %d: delete it and try again: %w", key, got, want, errCorrupt)
 }
 
 // PutBlobs puts the files of m, which dir has, into a bucket. A manifest that names them comes after it: nobody ever
@@ -85,11 +73,8 @@ func sameObject(ctx context.Context, b bucket.Bucket, key string, size int64) er
 // there.
 func PutBlobs(ctx context.Context, b bucket.Bucket, m *Manifest, dir string, progress func(n int64)) error {
 	there := map[string]int64{}
-	for o, err := range b.List(ctx, blobsPrefix(m.Name)) {
-		if err != nil {
-			return err
-		}
-		there[o.Key] = o.Size
+	if err := list(ctx, b, blobsPrefix(m.Name), func(o bucket.Object) { there[o.Key] = o.Size }); err != nil {
+		return err
 	}
 	if progress == nil {
 		progress = func(int64) {}
@@ -100,7 +85,7 @@ func PutBlobs(ctx context.Context, b bucket.Bucket, m *Manifest, dir string, pro
 		size, ok := there[key]
 		switch {
 		case ok && size != f.Size:
-			return fmt.Errorf("%s has %d bytes in the bucket, it must have %d: delete it and try again: %w", key, size, f.Size, errCorrupt)
+			return wrongSize(key, size, f.Size)
 		case ok || done[key]:
 			progress(f.Size)
 			continue
@@ -211,33 +196,24 @@ func PlanGC(ctx context.Context, b bucket.Bucket, name string, keep int, grace t
 	for _, r := range current(records) {
 		kept[r.Digest] = true
 	}
-	versions := live(records)
-	for _, r := range versions {
-		if kept[r.Digest] || len(kept) < keep {
-			kept[r.Digest] = true
-			continue
-		}
-		if now.Sub(r.Clock.Time()) < grace {
-			kept[r.Digest] = true
-		}
-	}
-	for _, r := range versions {
-		if !kept[r.Digest] {
+	for _, r := range live(records) {
+		if !kept[r.Digest] && len(kept) >= keep && now.Sub(r.Clock.Time()) >= grace {
 			plan.Tombstones = append(plan.Tombstones, &Manifest{Format: format, Kind: KindDelete, Name: name, Digest: r.Digest, Clock: r.Clock + 1})
 			continue
 		}
+		kept[r.Digest] = true
 		for _, f := range r.Files {
 			used[BlobKey(name, f.SHA256)] = true
 		}
 	}
-	for o, err := range b.List(ctx, blobsPrefix(name)) {
-		if err != nil {
-			return GC{}, err
-		}
+	err = list(ctx, b, blobsPrefix(name), func(o bucket.Object) {
 		if _, _, ok := parseBlobKey(o.Key); ok && !used[o.Key] && now.Sub(o.Modified) >= grace {
 			plan.Blobs = append(plan.Blobs, o)
 			plan.Bytes += o.Size
 		}
+	})
+	if err != nil {
+		return GC{}, err
 	}
 	return plan, nil
 }

@@ -29,12 +29,7 @@ type place struct{ bucket, key, etag string }
 
 // take adds a manifest to the catalog and says whether it is new. One that is refused is told once.
 func (s *Syncer) take(name, id string, raw []byte) bool {
-	_, fresh, err := s.catalog.add(raw, name, id)
-	if errors.Is(err, errKeep) {
-		s.metrics.fail(ReasonDisk)
-		s.log.Error("a manifest is taken, but a start would forget it", "model", name, "manifest", id, "err", err)
-		err = nil
-	}
+	_, fresh, err := s.add(raw, name, id)
 	if err == nil {
 		s.mu.Lock()
 		delete(s.refused, refused{name, id, sum(raw)})
@@ -43,6 +38,17 @@ func (s *Syncer) take(name, id string, raw []byte) bool {
 	}
 	s.refuse(name, id, raw, err)
 	return false
+}
+
+// add is the catalog's. A manifest that is taken but cannot be kept is told here, and is no error.
+func (s *Syncer) add(raw []byte, name, id string) (r *record, fresh bool, err error) {
+	r, fresh, err = s.catalog.add(raw, name, id)
+	if errors.Is(err, errKeep) {
+		s.metrics.fail(ReasonDisk)
+		s.log.Error("a manifest is taken, but a start would forget it", "model", name, "manifest", id, "err", err)
+		err = nil
+	}
+	return r, fresh, err
 }
 
 // refuse remembers why a manifest is not taken, and tells it once.
@@ -55,7 +61,7 @@ func (s *Syncer) refuse(name, id string, raw []byte, err error) {
 	s.mu.Lock()
 	_, told := s.refused[key]
 	if clock, cerr := ParseClock(id[:min(len(id), clockDigits)]); cerr == nil && r.reason == ReasonClock && s.dueBytes()+len(raw) <= maxDue {
-		r.raw, r.due = raw, clock.Time().Add(time.Millisecond-maxAhead)
+		r.raw, r.due = raw, clock.Time().Add(time.Millisecond-MaxAhead)
 	}
 	if !told && len(s.refused) >= maxRefused {
 		for old := range s.refused { // any

@@ -56,9 +56,7 @@ func memory(data []byte, offset, length int64) (io.ReadCloser, error) {
 }
 
 func (s *Syncer) blob(sha string, size, offset, length int64) (io.ReadCloser, error) {
-	if place, n, ok := s.store.Blob(sha); ok && n == size {
-		return openSection(place, offset, length)
-	}
+	// In the order in which a blob moves on, so that it is always met somewhere: download, incoming, store.
 	if d := s.flights.get(sha); d != nil {
 		if d.covers(offset, length) {
 			return d.read(offset, length)
@@ -67,6 +65,9 @@ func (s *Syncer) blob(sha string, size, offset, length int64) (io.ReadCloser, er
 	}
 	if r, err := openSection(filepath.Join(s.incoming, sha), offset, length); err == nil {
 		return r, nil
+	}
+	if place, n, ok := s.store.Blob(sha); ok && n == size {
+		return openSection(place, offset, length)
 	}
 	if s.fetches(sha) {
 		return nil, ErrComing

@@ -4,13 +4,10 @@ import (
 	"cmp"
 	"context"
 	"errors"
-	"fmt"
 	"hash/fnv"
 	"io"
 	"io/fs"
 	"slices"
-	"strings"
-	gosync "sync"
 	"time"
 
 	"github.com/akidb/akidbd/internal/node"
@@ -72,30 +69,23 @@ func rendezvous(key string, ids []node.ID) node.ID {
 // chosen is the node of this region that gets a version from outside it: one of those that want the model, or of all
 // when none does. It is this node when it sees no others.
 func (s *Syncer) chosen(name, key string) node.ID {
-	all := []node.ID{s.cfg.Node}
-	var wanting []node.ID
-	if s.wanted(name) {
-		wanting = append(wanting, s.cfg.Node)
-	}
-	for _, n := range s.peers.Nodes() {
-		if n.Region != s.cfg.Region || !healthy(n) {
-			continue
-		}
-		all = append(all, n.ID)
-		if s.wants(n, name) {
-			wanting = append(wanting, n.ID)
-		}
-	}
-	if len(wanting) > 0 {
-		all = wanting
-	}
-	return rendezvous(key, all)
+	return s.choose(name, key, true, func(node.Info) bool { return true })
 }
 
 // chosenToCopy is the node of this region that copies a version into its bucket: of those that may write there, one
 // that wants the model if any does. It is "" when others may and none of them is known to, and this node when it may
 // not but nobody else could either.
 func (s *Syncer) chosenToCopy(name, key string) node.ID {
+	best := s.choose(name, key, s.mayCopy(), s.saysItCopies)
+	if best == "" && s.own != nil && !s.cfg.ReadOnly {
+		return s.cfg.Node
+	}
+	return best
+}
+
+// choose gives one of the healthy nodes of this region that may do something, preferably of those that want the model;
+// "" when none may.
+func (s *Syncer) choose(name, key string, self bool, may func(node.Info) bool) node.ID {
 	var all, wanting []node.ID
 	add := func(id node.ID, wants bool) {
 		all = append(all, id)
@@ -103,23 +93,18 @@ func (s *Syncer) chosenToCopy(name, key string) node.ID {
 			wanting = append(wanting, id)
 		}
 	}
-	if s.mayCopy() {
+	if self {
 		add(s.cfg.Node, s.wanted(name))
 	}
 	for _, n := range s.peers.Nodes() {
-		if n.Region == s.cfg.Region && healthy(n) && s.saysItCopies(n) {
+		if n.Region == s.cfg.Region && healthy(n) && may(n) {
 			add(n.ID, s.wants(n, name))
 		}
 	}
-	switch {
-	case len(wanting) > 0:
-		return rendezvous(key, wanting)
-	case len(all) > 0:
-		return rendezvous(key, all)
-	case s.own != nil && !s.cfg.ReadOnly:
-		return s.cfg.Node
+	if len(wanting) > 0 {
+		all = wanting
 	}
-	return ""
+	return rendezvous(key, all)
 }
 
 // mayCopy says whether this node may write into the bucket of its region, as far as it knows.
@@ -200,92 +185,12 @@ func (s *Syncer) bucketSource(b NamedBucket, kind Source, r *record, sha string)
 	}}
 }
 
+// isMissing says that a source answered that it does not have the blob.
+func isMissing(err error) bool { return errors.Is(err, ErrNoBlob) || errors.Is(err, fs.ErrNotExist) }
+
 // How long a node waits for the one that gets a blob for the region before it asks the bucket itself.
 const (
 	unknownPatience = 1500 * time.Millisecond // when that node does not know the blob: it may not have heard of it
 	comingPatience  = 10 * time.Second        // when it gets the blob, but nothing of it comes
 	pollPause       = 40 * time.Millisecond   // between two questions
 )
-
-// errStalled ends a read from which nothing comes.
-var errStalled = errors.New("nothing came for 15s")
-
-const stallLimit = 15 * time.Second
-
-// cooling are the sources that failed lately, of one download.
-type cooling struct {
-	mu    gosync.Mutex
-	until map[string]time.Time
-	fails map[string]int
-	last  map[string]error
-	moved time.Time // when a node that waits for it gave something last
-}
-
-func newCooling(now time.Time) *cooling {
-	return &cooling{until: map[string]time.Time{}, fails: map[string]int{}, last: map[string]error{}, moved: now}
-}
-
-// failed keeps a source out for a while that doubles, from pause on.
-func (c *cooling) failed(src source, err error, pause time.Duration, now time.Time) {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	if now.Before(c.until[src.name]) { // parts that were asked for at once fail at once: that is one failure
-		c.last[src.name] = err
-		return
-	}
-	n := min(c.fails[src.name], 6)
-	c.fails[src.name]++
-	c.until[src.name] = now.Add(pause << n)
-	c.last[src.name] = err
-}
-
-func (c *cooling) worked(src source, now time.Time) {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	delete(c.fails, src.name)
-	delete(c.until, src.name)
-	if src.kind == SourcePeer {
-		c.moved = now
-	}
-}
-
-func (c *cooling) ready(src source, now time.Time) bool {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	return !now.Before(c.until[src.name])
-}
-
-func (c *cooling) idle(now time.Time) time.Duration {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	return now.Sub(c.moved)
-}
-
-// reasons joins what every source said last, each with its name.
-func (c *cooling) reasons() error {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	var errs []error
-	for name, err := range c.last {
-		errs = append(errs, fmt.Errorf("%s: %w", name, err))
-	}
-	slices.SortFunc(errs, func(a, b error) int { return strings.Compare(a.Error(), b.Error()) })
-	return errors.Join(errs...)
-}
-
-// isMissing says that a source answered that it does not have the blob.
-func isMissing(err error) bool { return errors.Is(err, ErrNoBlob) || errors.Is(err, fs.ErrNotExist) }
-
-// later keeps a source out for a fixed while that says nothing against it.
-func (c *cooling) later(src source, err error, pause time.Duration, now time.Time) {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	c.until[src.name] = now.Add(pause)
-	c.last[src.name] = err
-}
-
-func (c *cooling) lastOf(src source) error {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	return c.last[src.name]
-}

@@ -135,12 +135,7 @@ func (s *Syncer) Publish(raw []byte) (*Manifest, error) {
 	if err != nil {
 		return nil, err
 	}
-	r, fresh, err := s.catalog.add(raw, m.Name, m.ID())
-	if errors.Is(err, errKeep) {
-		s.metrics.fail(ReasonDisk)
-		s.log.Error("a manifest is taken, but a start would forget it", "model", m.Name, "manifest", m.ID(), "err", err)
-		err = nil
-	}
+	r, fresh, err := s.add(raw, m.Name, m.ID())
 	if err != nil {
 		return nil, err
 	}

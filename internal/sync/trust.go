@@ -12,18 +12,18 @@ type Trust struct {
 	Now  func() time.Time // nil: time.Now
 }
 
-// MaxAhead is how far ahead of the wall clock of a node a manifest may be. A publisher whose own clock is further ahead
-// writes what nobody takes.
-const MaxAhead = maxAhead
+// MaxAhead is how far ahead of the wall clock of a node a manifest may be: one from a node whose clock is wrong must not
+// win over everything for years. A publisher whose own clock is further ahead writes what nobody takes.
+const MaxAhead = 5 * time.Minute
 
 // check says why m is not taken. A clock that cannot be right refuses none for being ahead.
 func (t Trust) check(m *Manifest) error {
 	if err := t.Keys.Verify(m); err != nil {
 		return fmt.Errorf("manifest %s of %s: %w", m.ID(), m.Name, err)
 	}
-	if ahead := m.Clock.Time().Sub(t.now()); ahead > maxAhead && wallIsSet(t.now()) {
+	if ahead := m.Clock.Time().Sub(t.now()); ahead > MaxAhead && wallIsSet(t.now()) {
 		return fmt.Errorf("manifest %s of %s: %w by %v, %v is the limit: is the clock of %s right?",
-			m.ID(), m.Name, errAhead, ahead.Round(time.Second), maxAhead, m.Node)
+			m.ID(), m.Name, errAhead, ahead.Round(time.Second), MaxAhead, m.Node)
 	}
 	return nil
 }

@@ -113,3 +113,29 @@ func TestGCMeetsAnActivate(t *testing.T) {
 		}
 	})
 }
+
+func TestUnsigned(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		f, b := newFleet(t), &buckettest.Fake{}
+		public, sign := testKey(t)
+		keys, err := ParseKeys([]string{public})
+		if err != nil {
+			t.Fatal(err)
+		}
+		n := f.add("a", "eu", func(n *testNode) { withBucket(b)(n); n.cfg.Keys = keys })
+		trusting := f.add("b", "eu", withBucket(b))
+		f.push(b, "op", "eu", "one", sign)
+		n.sync.Look()
+		settle(time.Second)
+		n.want("one")
+		f.push(b, "stolen", "eu", "two", nil)
+		n.sync.Look()
+		trusting.sync.Look()
+		settle(10 * time.Second)
+		n.want("one")
+		trusting.want("two")
+		if n.failures(ReasonSignature) != 1 {
+			t.Errorf("%v failures by signature", n.failures(ReasonSignature))
+		}
+	})
+}

@@ -131,25 +131,33 @@ func pullFile(ctx context.Context, t *target, name string, f store.File, to stri
 	if err := os.MkdirAll(filepath.Dir(place), 0o755); err != nil {
 		return err
 	}
-	in, err := t.bucket.Get(ctx, modelsync.BlobKey(name, f.SHA256), 0, f.Size, "")
-	if err != nil {
-		return err
-	}
-	defer in.Close()
 	out, err := os.CreateTemp(filepath.Dir(place), ".pull-*")
 	if err != nil {
 		return err
 	}
 	defer os.Remove(out.Name()) // gone when it was renamed
-	h := sha256.New()
-	_, err = io.Copy(io.MultiWriter(out, h, counter(progress)), in)
-	if got := hex.EncodeToString(h.Sum(nil)); err == nil && got != f.SHA256 {
-		err = fmt.Errorf("the bucket has other bytes: SHA-256 %s, must be %s", got, f.SHA256)
-	}
+	err = t.readBlob(ctx, name, f, io.MultiWriter(out, counter(progress)))
 	if err := errors.Join(err, out.Chmod(0o644), out.Close()); err != nil {
 		return err
 	}
 	return os.Rename(out.Name(), place)
+}
+
+// readBlob copies a file of a version from the bucket and compares it with its hash.
+func (t *target) readBlob(ctx context.Context, name string, f store.File, to io.Writer) error {
+	in, err := t.bucket.Get(ctx, modelsync.BlobKey(name, f.SHA256), 0, f.Size, "")
+	if err != nil {
+		return err
+	}
+	h := sha256.New()
+	_, err = io.Copy(io.MultiWriter(h, to), in)
+	if err := errors.Join(err, in.Close()); err != nil {
+		return err
+	}
+	if got := hex.EncodeToString(h.Sum(nil)); got != f.SHA256 {
+		return fmt.Errorf("the bucket has other bytes: SHA-256 %s, must be %s", got, f.SHA256)
+	}
+	return nil
 }
 
 type counter func(n int64)
@@ -280,16 +288,7 @@ func (f *flags) verify(ctx context.Context, name string) ([]checked, error) {
 func (t *target) verifyBlobs(ctx context.Context, m *modelsync.Manifest) checked {
 	c := checked{Model: m.Name, Digest: m.Digest, Bytes: m.Bytes()}
 	for _, f := range m.Files {
-		in, err := t.bucket.Get(ctx, modelsync.BlobKey(m.Name, f.SHA256), 0, f.Size, "")
-		h := sha256.New()
-		if err == nil {
-			_, err = io.Copy(h, in)
-			err = errors.Join(err, in.Close())
-		}
-		if got := hex.EncodeToString(h.Sum(nil)); err == nil && got != f.SHA256 {
-			err = fmt.Errorf("SHA-256 %s, must be %s", got, f.SHA256)
-		}
-		if err != nil {
+		if err := t.readBlob(ctx, m.Name, f, io.Discard); err != nil {
 			c.Error = fmt.Sprintf("%s: %v", f.Path, err)
 			return c
 		}

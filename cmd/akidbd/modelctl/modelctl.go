@@ -13,6 +13,8 @@ import (
 
 	"aead.dev/minisign"
 	"github.com/spf13/cobra"
+	"google.golang.org/protobuf/encoding/protojson"
+	"google.golang.org/protobuf/proto"
 
 	"github.com/akidb/akidbd/internal/config"
 	"github.com/akidb/akidbd/internal/gen/akidb/admin/v1/adminv1connect"
@@ -79,12 +81,19 @@ func (f *flags) addScope(cmd *cobra.Command) {
 	cmd.MarkFlagsMutuallyExclusive("region", "node")
 }
 
-// show prints an answer: as JSON with --json, else as text does.
+// show prints an answer: as JSON with --json, else as text does. A message of the node is printed as the other commands
+// that ask it do.
 func (f *flags) show(w io.Writer, answer any, text func(io.Writer) error) error {
 	if !f.json {
 		return text(w)
 	}
-	data, err := json.MarshalIndent(answer, "", "  ")
+	marshal := func() ([]byte, error) { return json.MarshalIndent(answer, "", "  ") }
+	if msg, ok := answer.(proto.Message); ok {
+		marshal = func() ([]byte, error) {
+			return protojson.MarshalOptions{Multiline: true, Indent: "  ", EmitUnpopulated: true}.Marshal(msg)
+		}
+	}
+	data, err := marshal()
 	if err != nil {
 		return err
 	}

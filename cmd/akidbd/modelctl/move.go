@@ -188,9 +188,6 @@ func collect(ctx context.Context, f *flags, t *target, name string, keep int, gr
 	if keep < 1 {
 		return c, fmt.Errorf("--keep is %d, must be at least 1", keep)
 	}
-	if _, err := t.manifests(ctx, name); err != nil {
-		return c, err
-	}
 	plan, err := modelsync.PlanGC(ctx, t.bucket, name, keep, grace, t.trust)
 	if err != nil {
 		return c, err

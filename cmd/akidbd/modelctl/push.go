@@ -13,13 +13,12 @@ import (
 	"connectrpc.com/connect"
 	"github.com/spf13/cobra"
 
+	"github.com/akidb/akidbd/internal/embedding"
 	adminv1 "github.com/akidb/akidbd/internal/gen/akidb/admin/v1"
 	"github.com/akidb/akidbd/internal/store"
 	modelsync "github.com/akidb/akidbd/internal/sync"
 	"github.com/akidb/akidbd/internal/sync/hub"
 )
-
-type modelFile = store.File
 
 // published is the answer of a command that published something.
 type published struct {
@@ -75,13 +74,8 @@ func pushCommand(m Machine) *cobra.Command {
 }
 
 func (p published) print(w io.Writer) error {
-	digest := strings.TrimPrefix(p.Digest, "sha256-")
 	what := map[string]string{"publish": "published", "stage": "staged", "delete": "deleted"}[p.Kind]
-	version := p.Model
-	if digest != "" {
-		version += "@" + digest[:min(12, len(digest))]
-	}
-	if _, err := fmt.Fprintf(w, "%s %s in %s, %s\n", what, version, p.Where, p.Scope); err != nil {
+	if _, err := fmt.Fprintf(w, "%s %s in %s, %s\n", what, embedding.Model{Name: p.Model, Digest: p.Digest}, p.Where, p.Scope); err != nil {
 		return err
 	}
 	if p.Files > 0 {

@@ -12,7 +12,6 @@ import (
 
 	"connectrpc.com/connect"
 	"github.com/spf13/cobra"
-	"google.golang.org/protobuf/encoding/protojson"
 
 	"github.com/akidb/akidbd/internal/embedding"
 	adminv1 "github.com/akidb/akidbd/internal/gen/akidb/admin/v1"
@@ -49,11 +48,11 @@ func versionsCommand(m Machine) *cobra.Command {
 				return err
 			}
 			var list []modelsync.Version
-			if f.bucket == "" && t.node != nil {
-				if list, err = t.versions(cmd.Context(), name); code(err) == connect.CodeFailedPrecondition && t.bucket != nil {
-					list, err = bucketVersions(cmd, t, name)
-				}
-			} else {
+			asked := f.bucket == "" && t.node != nil
+			if asked {
+				list, err = t.versions(cmd.Context(), name)
+			}
+			if !asked || code(err) == connect.CodeFailedPrecondition && t.bucket != nil {
 				list, err = bucketVersions(cmd, t, name)
 			}
 			if err := errors.Join(err, t.close()); err != nil {
@@ -145,15 +144,7 @@ func statusCommand(m Machine) *cobra.Command {
 			if err != nil {
 				return err
 			}
-			if f.json {
-				out, err := protojson.MarshalOptions{Multiline: true, Indent: "  ", EmitUnpopulated: true}.Marshal(res.Msg)
-				if err != nil {
-					return err
-				}
-				_, err = fmt.Fprintf(cmd.OutOrStdout(), "%s\n", out)
-				return err
-			}
-			return printStatus(cmd.OutOrStdout(), res.Msg, time.Now())
+			return f.show(cmd.OutOrStdout(), res.Msg, func(w io.Writer) error { return printStatus(w, res.Msg, time.Now()) })
 		},
 	}
 	f.addNode(cmd)

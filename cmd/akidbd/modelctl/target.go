@@ -19,6 +19,7 @@ import (
 	adminv1 "github.com/akidb/akidbd/internal/gen/akidb/admin/v1"
 	"github.com/akidb/akidbd/internal/gen/akidb/admin/v1/adminv1connect"
 	"github.com/akidb/akidbd/internal/node"
+	"github.com/akidb/akidbd/internal/store"
 	modelsync "github.com/akidb/akidbd/internal/sync"
 	"github.com/akidb/akidbd/internal/sync/bucket"
 )
@@ -241,7 +242,7 @@ func (t *target) importDir(ctx context.Context, m *modelsync.Manifest, dir strin
 	if err != nil {
 		return fmt.Errorf("the node copies %s (it must be able to read it): %w", abs, err)
 	}
-	same := slices.EqualFunc(res.Msg.Files, m.Files, func(a *adminv1.ModelFile, b modelFile) bool {
+	same := slices.EqualFunc(res.Msg.Files, m.Files, func(a *adminv1.ModelFile, b store.File) bool {
 		return a.Path == b.Path && a.Size == b.Size && a.Sha256 == b.SHA256
 	})
 	if !same {
